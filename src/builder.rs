@@ -1,0 +1,259 @@
+//! Wiring.
+
+use crate::capture::{Capture, CaptureFilter, ParentRules, around_current};
+use crate::clock::ManualClock;
+use crate::config::{Config, Source};
+use crate::daemons::Daemons;
+use crate::monitor::{Monitor, Outlet};
+use crate::query::Reader;
+use crate::table::Table;
+use crate::tasks::{Shared, Tasks};
+use crate::{Error, Layer};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing_core::{LevelFilter, Subscriber};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Builds a layer and the handle to ask it by. Nothing is checked before
+/// [`build`](Self::build).
+#[derive(Clone)]
+pub struct Builder {
+    config: Config,
+    parent_spans: Targets,
+    daemons: Vec<String>,
+    #[cfg(feature = "opentelemetry")]
+    trace_context: fn() -> Option<opentelemetry::trace::SpanContext>,
+    clock: Option<ManualClock>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// Everything as [`init`](crate::init) has it.
+    pub fn new() -> Self {
+        Self {
+            config: Config::default(),
+            parent_spans: Targets::new().with_default(LevelFilter::INFO),
+            daemons: Vec::new(),
+            #[cfg(feature = "opentelemetry")]
+            trace_context: crate::capture::current_trace,
+            clock: None,
+        }
+    }
+
+    /// How long a task may live on after what started it ended before it is called an
+    /// orphan. 5 s by default; zero is legal.
+    pub fn orphan_grace(mut self, grace: Duration) -> Self {
+        self.config.orphan_grace = grace;
+        self
+    }
+
+    /// How many live tasks are tracked at most; those beyond are refused and counted in
+    /// [`Loss::refused`](crate::Loss::refused). 1,048,576 by default, at some 250 bytes each
+    /// when they are there; from 1 to 2³¹.
+    pub fn max_live_tasks(mut self, max: usize) -> Self {
+        self.config.max_live_tasks = max;
+        self
+    }
+
+    /// How many spawn sites are told apart; tasks of those beyond share one site and are
+    /// counted in [`Loss::site_overflow`](crate::Loss::site_overflow). 1,000 by default, at some
+    /// 500 bytes for each thread that spawns or polls there; from 1 to 2²⁰.
+    pub fn max_spawn_sites(mut self, max: usize) -> Self {
+        self.config.max_spawn_sites = max;
+        self
+    }
+
+    /// How many bytes of a task's name are kept. 128 by default; from 1 to 4,096.
+    pub fn max_name_len(mut self, max: usize) -> Self {
+        self.config.max_name_len = max;
+        self
+    }
+
+    /// Where the knowledge of tasks comes from. [`Source::Spans`] by default.
+    pub fn source(mut self, source: Source) -> Self {
+        self.config.source = source;
+        self
+    }
+
+    /// Which user spans may be parents: all at INFO and above by default.
+    ///
+    /// Spans that this admits are enabled for straggler, though every other layer may have
+    /// them off.
+    pub fn parent_spans(mut self, targets: Targets) -> Self {
+        self.parent_spans = targets;
+        self
+    }
+
+    /// Declares tasks daemons by the file they are spawned in, beside the
+    /// [`DEFAULT_DAEMONS`](crate::DEFAULT_DAEMONS).
+    ///
+    /// The glob is matched against [`Location::file`](crate::Location::file): `*` and `?` stay
+    /// within a path component, `**` is any number of them.
+    pub fn daemon_spawned_at(mut self, glob: &str) -> Self {
+        self.daemons.push(glob.to_owned());
+        self
+    }
+
+    /// How the current OpenTelemetry span is found, for a program that uses another
+    /// version of the `opentelemetry` crate than straggler does. Called at each spawn, on
+    /// the spawner's thread; it must not emit tracing.
+    #[cfg(feature = "opentelemetry")]
+    pub fn trace_context(
+        mut self,
+        current: fn() -> Option<opentelemetry::trace::SpanContext>,
+    ) -> Self {
+        self.trace_context = current;
+        self
+    }
+
+    /// Replaces the clock by one that a test moves by hand.
+    pub fn clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Whether a site's first orphans are reported by a WARN event (target `straggler`) to the
+    /// subscriber the layer is in, from a thread of our own. On by default.
+    pub fn warn_on_orphans(mut self, warn: bool) -> Self {
+        self.config.warn_on_orphans = warn;
+        self
+    }
+
+    /// Builds the layer, to be added to a subscriber with `.with(layer)`, and the handle.
+    ///
+    /// The layer carries a filter of its own: it sees tokio's TRACE spans though nobody
+    /// else does, and nobody else sees more or less than without it. A *global* filter in
+    /// front of it, as `Registry::default().with(EnvFilter::…)` is, blinds it; attach that filter
+    /// to the layer it is meant for.
+    ///
+    /// # Errors
+    ///
+    /// A limit out of its range, limits that contradict, a glob that is none, a source that
+    /// this build can't have, or no thread for the monitor. Nothing is left behind.
+    pub fn build<S>(self) -> Result<(Layer<S>, Tasks), Error>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        self.config.check()?;
+        let daemons = Daemons::new(&self.daemons)?;
+        let (source, warn) = (self.config.source, self.config.warn_on_orphans);
+        let table = Arc::new(Table::new(self.config, daemons, self.clock));
+        let rules = Arc::new(ParentRules {
+            targets: self.parent_spans,
+            #[cfg(feature = "opentelemetry")]
+            trace_context: self.trace_context,
+            around_current: around_current::<S>,
+        });
+        let shared = Arc::new(Shared {
+            table: Arc::clone(&table),
+            reader: Reader::default(),
+        });
+        let outlet = Arc::new(Outlet::default());
+        let monitor = if warn {
+            Some(Arc::new(Monitor::start(&shared, Arc::clone(&outlet))?))
+        } else {
+            None
+        };
+        let capture = Capture {
+            table,
+            rules: Arc::clone(&rules),
+            outlet,
+            monitor: monitor.clone(),
+        };
+        let filter = CaptureFilter {
+            source,
+            rules: Arc::clone(&rules),
+        };
+        let tasks = Tasks {
+            shared,
+            rules,
+            monitor,
+        };
+        Ok((capture.with_filter(filter), tasks))
+    }
+
+    /// Builds the layer and installs it as [`init`](crate::init) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](Self::build), and a process that already has a global subscriber.
+    pub fn init(self) -> Result<Guard, Error> {
+        let (layer, tasks) = self.build::<Registry>()?;
+        let subscriber = Registry::default().with(layer);
+        match tracing_core::dispatcher::set_global_default(subscriber.into()) {
+            Ok(()) => Ok(Guard { tasks }),
+            Err(_) => Err(Error::subscriber_set()),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("parent_spans", &self.parent_spans)
+            .field("daemons", &self.daemons)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Installs straggler for the whole process: a [`Registry`] with the layer as the global
+/// subscriber. Call it first in `main`, before the runtime is built, or as the first line of
+/// `#[tokio::main]`.
+///
+/// With other layers beside it, use [`Builder::build`] and add the layer to them.
+///
+/// # Errors
+///
+/// If the process already has a global subscriber, straggler's own or another. Nothing is
+/// left half installed.
+///
+/// ```
+/// let straggler = straggler::init()?;
+/// let runtime = tokio::runtime::Runtime::new().unwrap();
+/// runtime.block_on(async {
+///     println!("{}", straggler.tasks().snapshot());
+/// });
+/// # Ok::<(), straggler::Error>(())
+/// ```
+pub fn init() -> Result<Guard, Error> {
+    Builder::new().init()
+}
+
+/// What [`init`] gives: the handle, and the way to stop.
+///
+/// Dropping it leaves the subscriber in place, as `tracing` can't take it back.
+#[derive(Debug)]
+#[must_use = "the handle to ask about tasks is lost with it"]
+pub struct Guard {
+    tasks: Tasks,
+}
+
+impl Guard {
+    /// The handle. Clone it to keep it elsewhere.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Stops straggler's thread, waiting `max` at most. Tasks go on being tracked.
+    ///
+    /// # Errors
+    ///
+    /// If the thread was still busy when the time had passed.
+    pub fn shutdown(self, max: Duration) -> Result<(), Error> {
+        match &self.tasks.monitor {
+            Some(monitor) => monitor.stop(max),
+            None => Ok(()),
+        }
+    }
+}

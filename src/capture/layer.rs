@@ -1,0 +1,230 @@
+//! tokio's spans and waker events as a source, and the user's spans as parents.
+
+use super::local::{self, Local, Seen};
+use super::parents::{self, ParentRules};
+use super::spawn::Wrapped;
+use super::visit::WakerFields;
+use super::{is_task_span, is_waker_event};
+use crate::config::Source;
+use crate::monitor::{Monitor, Outlet};
+use crate::table::{Place, Table, traits};
+use crate::task::{Kind, Spans};
+use std::fmt;
+use std::sync::Arc;
+use tracing_core::span::{Attributes, Id};
+use tracing_core::subscriber::Interest;
+use tracing_core::{Event, LevelFilter, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Filter, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The layer itself, inside the filter of [`straggler::Layer`](crate::Layer).
+pub struct Capture {
+    pub(crate) table: Arc<Table>,
+    pub(crate) rules: Arc<ParentRules>,
+    pub(crate) outlet: Arc<Outlet>,
+    /// Runs for as long as the layer does.
+    pub(crate) monitor: Option<Arc<Monitor>>,
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture")
+            .field("monitor", &self.monitor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets tokio's task spans and waker events through to straggler, and the spans that
+/// may be parents, and decides so once a callsite. It is attached to this layer alone:
+/// other layers see what they saw without it.
+#[derive(Debug)]
+pub struct CaptureFilter {
+    pub(crate) source: Source,
+    pub(crate) rules: Arc<ParentRules>,
+}
+
+impl CaptureFilter {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        if is_task_span(metadata) || is_waker_event(metadata) {
+            return self.source.spans();
+        }
+        self.rules.may_be_parent(metadata)
+    }
+}
+
+impl<S> Filter<S> for CaptureFilter {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        if self.source.spans() {
+            return Some(LevelFilter::TRACE);
+        }
+        Filter::<S>::max_level_hint(&self.rules.targets)
+    }
+}
+
+impl<S> Layer<S> for Capture
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_register_dispatch(&self, dispatch: &tracing_core::Dispatch) {
+        self.table.set_installed();
+        self.outlet.connect(dispatch);
+    }
+
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        if is_task_span(attrs.metadata()) {
+            self.task_span(attrs, id, &ctx);
+            return;
+        }
+        // A contextual span's task is found through its parents, if it is needed.
+        let told_by_parents = attrs.is_contextual() && self.table.config.source.spans();
+        let outermost = || ctx.lookup_current().is_none();
+        if told_by_parents || (attrs.is_contextual() && !outermost()) {
+            return;
+        }
+        if let Some(span) = ctx.span(id) {
+            local::with(&self.table, |local| {
+                parents::note_home(&span, local, &self.table);
+                local.note_unseen(&self.table);
+            });
+        }
+    }
+
+    fn on_enter(&self, id: &Id, _: Context<'_, S>) {
+        let span = id.into_u64();
+        local::with(&self.table, |local| {
+            if !local.enter_span(&self.table, span)
+                && local.host(&self.table).is_some()
+                && let Some(fate) = self.table.known_span_fate(span)
+                && local.is_home_of(&self.table, &fate)
+            {
+                fate.enter();
+            }
+        });
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        let span = id.into_u64();
+        local::with(&self.table, |local| {
+            if !local.exit_span(&self.table, span)
+                && let Some(home) = local.host(&self.table)
+                && let Some(fate) = self.table.known_span_fate(span)
+                && local.is_home_of(&self.table, &fate)
+            {
+                let turns = self.table.slot(home).turn.turns();
+                fate.leave(self.table.clock.now(), turns);
+            }
+        });
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = WakerFields::default();
+        event.record(&mut fields);
+        let Some(op) = fields.op else { return };
+        local::with(&self.table, |local| {
+            let own = local.own(fields.span);
+            let Some(key) = own.or_else(|| self.table.by_span(fields.span)) else {
+                // After the end, or a task that was refused.
+                return;
+            };
+            let slot = self.table.slot(key);
+            let now = self.table.clock.now();
+            let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
+            if !applied && slot.generation() == key.generation {
+                self.table.loss.out_of_order();
+            }
+        });
+    }
+
+    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+        let span = id.into_u64();
+        if !ctx.metadata(&id).is_some_and(is_task_span) {
+            self.table.close_span(span);
+            return;
+        }
+        let Some(key) = self.table.by_span(span) else {
+            return;
+        };
+        let closed = local::with(&self.table, |local| local.close(&self.table, key));
+        if closed.is_none() {
+            self.table.end_without_local(key);
+        }
+    }
+}
+
+impl Capture {
+    fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let wrapped = Wrapped::take();
+        let around = parents::around(ctx.lookup_current(), &self.table, &self.rules);
+        let spans = self.rules.spans(around);
+        local::with(&self.table, |local| {
+            local.spawn_from_span(&self.table, attrs, id.into_u64(), spans, wrapped);
+        });
+    }
+}
+
+impl Local {
+    fn spawn_from_span(
+        &mut self,
+        table: &Table,
+        attrs: &Attributes<'_>,
+        span: u64,
+        spans: Option<Spans>,
+        wrapped: Option<Wrapped>,
+    ) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear(table.config.max_name_len);
+        attrs.record(&mut fields);
+        if let Some(name) = wrapped.as_ref().and_then(|wrapped| wrapped.name.as_deref()) {
+            fields.name.clear(table.config.max_name_len);
+            fields.name.push(name);
+        }
+        if fields.name.is_cut() {
+            table.loss.name_cut();
+        }
+        let kind = Kind::parse(fields.kind.as_str()).unwrap_or(Kind::Task);
+        let mut traits = 0;
+        // tokio gives the other two no waker of its own.
+        if matches!(kind, Kind::Task | Kind::Local) {
+            traits |= traits::KNOWS_WAKES;
+        }
+        if wrapped.is_some() {
+            traits |= traits::BY_WRAPPER;
+        }
+        let task = Seen {
+            id: fields.id,
+            span,
+            place: Place {
+                file: fields.file.as_str(),
+                line: fields.line,
+                column: fields.column,
+                kind,
+                name: fields.name.as_str(),
+            },
+            size: fields.size,
+            spans,
+            traits,
+        };
+        let key = self.spawn(table, task);
+        match key {
+            Some(key) if kind == Kind::BlockOn => self.add_block_on(table, key, span),
+            None if wrapped.is_some() => table.mark_refused(fields.id),
+            _ => {}
+        }
+        self.fields = fields;
+    }
+}

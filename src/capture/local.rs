@@ -1,0 +1,417 @@
+//! What a thread knows of itself: which tasks it is in the middle of polling.
+//!
+//! tokio's `try_id` says which task is being polled or dropped on this thread. A
+//! *frame* joins that to the table: pushed where the task's own source says that it was
+//! entered, popped where it was left. Whatever else enters a task's span (a child that
+//! carries its parent's span, a second `.instrument` of the same span) finds `try_id`
+//! at odds with it, or a frame already there, and counts for nobody.
+
+use super::visit::TaskFields;
+use crate::table::{
+    Key, LastRuntime, LastTurn, NewTask, Outcome, PARKED, Place, Slot, SpanFate, Spawner, Table,
+    Tally, traits,
+};
+use crate::task::{Kind, Spans, raw_current};
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+thread_local! {
+    /// One for each table that has seen this thread; nearly always one.
+    static LOCALS: RefCell<Locals> = const { RefCell::new(Locals(Vec::new())) };
+}
+
+struct Locals(Vec<Local>);
+
+impl Drop for Locals {
+    fn drop(&mut self) {
+        for local in &self.0 {
+            if let Some(table) = local.table.upgrade() {
+                table.tallies.leave(&local.tally);
+            }
+        }
+    }
+}
+
+pub(crate) struct Local {
+    table: Weak<Table>,
+    pub(crate) tally: Tally,
+    pub(crate) fields: TaskFields,
+    pub(crate) runtime: LastRuntime,
+    frames: Vec<Frame>,
+    /// The `block_on`s of this thread, the innermost last.
+    block_ons: Vec<BlockOn>,
+    /// The turn this thread left last, while it has begun no other.
+    last_turn: Option<(Key, Apart)>,
+    /// The task this thread spawned last.
+    pub(crate) last_spawn: u64,
+}
+
+/// Whether a turn began out of another place than the turn before it ended: if it is
+/// the drop of the future, then the poll before did not complete the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Apart(bool);
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    key: Key,
+    /// What `try_id` gives in here.
+    current: u64,
+    span: u64,
+    /// How often the span was entered by the task itself.
+    depth: u32,
+    /// Entered without having been woken.
+    unwoken: bool,
+    panicking: bool,
+    apart: Apart,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BlockOn {
+    key: Key,
+    span: u64,
+    /// `block_on` sets no task id, so in it `try_id` is what it was around it.
+    current: u64,
+}
+
+/// Runs `f` with the calling thread's own state. `None` where the thread's storage is
+/// gone or in use; that is counted.
+#[inline]
+pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Option<R> {
+    let found = LOCALS.try_with(|locals| {
+        let mut locals = locals.try_borrow_mut().ok()?;
+        Some(f(locals.of(table)))
+    });
+    let result = found.ok().flatten();
+    if result.is_none() {
+        table.loss.thread_gone();
+    }
+    result
+}
+
+impl Locals {
+    #[inline]
+    fn of(&mut self, table: &Arc<Table>) -> &mut Local {
+        let is_it = |local: &Local| std::ptr::eq(local.table.as_ptr(), Arc::as_ptr(table));
+        match self.0.iter().position(is_it) {
+            Some(at) => &mut self.0[at],
+            None => self.add(table),
+        }
+    }
+
+    #[cold]
+    fn add(&mut self, table: &Arc<Table>) -> &mut Local {
+        self.0.retain(|local| local.table.strong_count() > 0);
+        self.0.push(Local {
+            table: Arc::downgrade(table),
+            tally: table.tallies.join(),
+            fields: TaskFields::default(),
+            runtime: LastRuntime::default(),
+            frames: Vec::new(),
+            block_ons: Vec::new(),
+            last_turn: None,
+            last_spawn: 0,
+        });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+}
+
+/// A task that a source has just seen spawned.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) id: u64,
+    /// Zero where it has no span.
+    pub(crate) span: u64,
+    pub(crate) place: Place<'a>,
+    pub(crate) size: Option<u64>,
+    pub(crate) spans: Option<Spans>,
+    pub(crate) traits: u32,
+}
+
+impl Local {
+    /// Enters a task that was spawned on this thread just now.
+    pub(crate) fn spawn(&mut self, table: &Table, seen: Seen<'_>) -> Option<Key> {
+        let spawner = self.spawner(table);
+        self.spawn_from(table, seen, spawner, super::spawn::in_daemon())
+    }
+
+    /// Enters a task whose spawner is known already.
+    pub(crate) fn spawn_from(
+        &mut self,
+        table: &Table,
+        seen: Seen<'_>,
+        mut spawner: Spawner,
+        daemon: bool,
+    ) -> Option<Key> {
+        let mut traits = seen.traits;
+        let mut spans = seen.spans;
+        if daemon {
+            traits |= traits::DAEMON;
+            spans = None;
+            spawner = Spawner::None;
+        }
+        if matches!(spawner, Spawner::Unknown(_)) {
+            table.loss.unseen_parent();
+        }
+        let new = NewTask {
+            id: seen.id,
+            span: seen.span,
+            place: seen.place,
+            size: seen.size,
+            spawner,
+            spans,
+            traits,
+        };
+        self.last_spawn = seen.id;
+        table.spawn(&mut self.tally, new, table.clock.now())
+    }
+
+    /// Whether the task being polled here created that span.
+    pub(crate) fn is_home_of(&mut self, table: &Table, fate: &SpanFate) -> bool {
+        let Some(top) = self.top(raw_current()) else {
+            return false;
+        };
+        let id = table.slot(top.key).id();
+        (fate.home.as_ref()).is_some_and(|home| home.id.as_u64() == id)
+    }
+
+    /// Says so where a task runs here that no hook announced, on a runtime without them.
+    pub(crate) fn note_unseen(&mut self, table: &Table) {
+        let unseen = matches!(self.spawner(table), Spawner::Unknown(_));
+        if table.config.source.spans() || !unseen {
+            return;
+        }
+        if let Ok(handle) = tokio::runtime::Handle::try_current()
+            && table.runtimes.add_unhooked(&handle)
+        {
+            table.loss.unseen_task();
+        }
+    }
+
+    /// The task that is being polled or dropped here.
+    pub(crate) fn spawner(&self, table: &Table) -> Spawner {
+        let current = raw_current();
+        let here = |frame: &&Frame| frame.current == current;
+        if current == 0 {
+            // Only if nothing lies between: another runtime's task is another's child.
+            return match self.frames.last().filter(here) {
+                Some(frame) => Spawner::Task(frame.key),
+                None => Spawner::None,
+            };
+        }
+        if let Some(frame) = self.frames.iter().rev().find(here) {
+            return Spawner::Task(frame.key);
+        }
+        match table.by_task(current) {
+            Some(key) => Spawner::Task(key),
+            None => Spawner::Unknown(current),
+        }
+    }
+
+    /// The frame of the task that is being polled here, if it has one.
+    #[inline]
+    fn top(&mut self, current: u64) -> Option<&mut Frame> {
+        (self.frames.last_mut()).filter(|frame| frame.current == current)
+    }
+
+    /// The task being polled here, if it created user spans under which tasks live.
+    #[inline]
+    pub(crate) fn host(&mut self, table: &Table) -> Option<Key> {
+        let key = self.top(raw_current())?.key;
+        (table.slot(key).traits() & traits::HOSTS_SPANS != 0).then_some(key)
+    }
+
+    /// Whether the task whose span this is is being polled here.
+    #[inline]
+    pub(crate) fn own(&mut self, span: u64) -> Option<Key> {
+        let top = self.top(raw_current())?;
+        (top.span == span).then_some(top.key)
+    }
+
+    /// A span was entered. Gives true where it is a task's own; false says that it may
+    /// be a user's.
+    #[inline]
+    pub(crate) fn enter_span(&mut self, table: &Table, span: u64) -> bool {
+        let current = raw_current();
+        let in_task = match self.top(current) {
+            Some(top) if top.span == span => {
+                top.depth += 1;
+                return true;
+            }
+            other => other.is_some(),
+        };
+        if let Some(block_on) = self.block_ons.last()
+            && block_on.span == span
+        {
+            if block_on.current == current {
+                let key = block_on.key;
+                self.begin(table, key, current, span);
+            }
+            return true;
+        }
+        if in_task || current == 0 {
+            return false;
+        }
+        // The first enter since tokio turned to this task.
+        let Some(key) = table.by_span(span) else {
+            return false;
+        };
+        let slot = table.slot(key);
+        if slot.id() == current && slot.traits() & traits::BY_WRAPPER == 0 {
+            self.begin(table, key, current, span);
+        }
+        true
+    }
+
+    /// A span was left. True and false as for [`enter_span`](Self::enter_span).
+    #[inline]
+    pub(crate) fn exit_span(&mut self, table: &Table, span: u64) -> bool {
+        let current = raw_current();
+        match self.top(current) {
+            Some(top) if top.span == span => {
+                top.depth -= 1;
+                if top.depth == 0 {
+                    self.finish(table);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Begins a turn.
+    #[inline]
+    pub(crate) fn begin(&mut self, table: &Table, key: Key, current: u64, span: u64) {
+        let slot = table.slot(key);
+        if slot.generation() != key.generation {
+            return;
+        }
+        let now = table.clock.now();
+        let apart = Apart(!matches!(self.last_turn, Some((last, _)) if last == key));
+        self.last_turn = None;
+        let woken = table.begin_turn(&mut self.tally, key, slot, now);
+        if slot.runtime() == 0 {
+            self.meet_runtime(table, slot);
+        }
+        self.frames.push(Frame {
+            key,
+            current,
+            span,
+            depth: 1,
+            unwoken: !woken && slot.turn.turns() > 1,
+            panicking: std::thread::panicking(),
+            apart,
+        });
+    }
+
+    #[cold]
+    fn meet_runtime(&mut self, table: &Table, slot: &Slot) {
+        let number = table.runtimes.current(&mut self.runtime);
+        if number == 0 {
+            return;
+        }
+        slot.set_runtime(number);
+        let traits = slot.traits();
+        if traits & (traits::HOOKED | traits::BY_HOOKS) != 0 {
+            table.runtimes.set_hooked(number);
+        }
+    }
+
+    /// Ends the turn of the innermost frame.
+    #[inline]
+    fn finish(&mut self, table: &Table) {
+        let Some(frame) = self.frames.pop() else {
+            return;
+        };
+        self.last_turn = Some((frame.key, frame.apart));
+        let slot = table.slot(frame.key);
+        if slot.generation() != frame.key.generation {
+            // Its end was told during the turn, as the terminate hook does.
+            return;
+        }
+        let now = table.clock.now();
+        slot.turn.exit(now);
+        if std::thread::panicking() && !frame.panicking {
+            slot.add_traits(traits::PANICKED);
+        }
+        let traits = slot.traits();
+        match traits::kind(traits) {
+            // A closure is run in one turn and dropped in the next.
+            Kind::Blocking if slot.turn.turns() > 1 => {
+                let outcome = if traits & traits::PANICKED != 0 {
+                    Outcome::Panicked
+                } else {
+                    Outcome::Unknown
+                };
+                let tally = Some(&mut self.tally);
+                table.end(tally, frame.key, now, LastTurn::Drop, outcome);
+            }
+            Kind::Blocking => table.ending(frame.key, slot, now),
+            _ if traits & (traits::HOOKED | traits::BY_WRAPPER | traits::BY_HOOKS) != 0 => {}
+            // Every poll but the first is preceded by a wake; a drop need not be.
+            _ if frame.panicking || (frame.unwoken && traits & traits::KNOWS_WAKES != 0) => {
+                table.ending(frame.key, slot, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the turn that the poll hooks began for the task of this id.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn finish_current(&mut self, table: &Table, id: u64) {
+        if let Some(frame) = self.frames.iter().rfind(|frame| frame.current == id) {
+            self.finish_key(table, frame.key);
+        }
+    }
+
+    /// Ends the turn that a hook or the wrapper began. Frames above it were left
+    /// behind by somebody who entered and never exited.
+    pub(crate) fn finish_key(&mut self, table: &Table, key: Key) {
+        let Some(at) = self.frames.iter().rposition(|frame| frame.key == key) else {
+            return;
+        };
+        if at + 1 < self.frames.len() {
+            table.loss.out_of_order();
+            self.frames.truncate(at + 1);
+        }
+        self.finish(table);
+    }
+
+    /// A `block_on` begins on this thread. One at the same level that this thread has
+    /// left must have returned, though something holds its span.
+    pub(crate) fn add_block_on(&mut self, table: &Table, key: Key, span: u64) {
+        let current = raw_current();
+        while let Some(before) = self.block_ons.last().copied() {
+            let inside = self.frames.iter().any(|frame| frame.key == before.key);
+            if inside {
+                break;
+            }
+            self.block_ons.pop();
+            let now = table.clock.now();
+            let tally = Some(&mut self.tally);
+            table.end(tally, before.key, now, LastTurn::Drop, Outcome::Unknown);
+        }
+        self.block_ons.push(BlockOn { key, span, current });
+    }
+
+    /// A task's span has closed: its future is gone.
+    pub(crate) fn close(&mut self, table: &Table, key: Key) {
+        self.block_ons.retain(|block_on| block_on.key != key);
+        let slot = table.slot(key);
+        let traits = slot.traits();
+        let outcome = match self.last_turn {
+            _ if traits & traits::PANICKED != 0 => Outcome::Panicked,
+            // Only dropped, never polled.
+            _ if slot.turn.turns() <= 1 => Outcome::Aborted,
+            Some((last, Apart(true))) if last == key => Outcome::Aborted,
+            _ => Outcome::Unknown,
+        };
+        let last = if slot.turn.phase() == PARKED && traits & traits::BY_HOOKS != 0 {
+            LastTurn::Poll
+        } else {
+            LastTurn::Drop
+        };
+        let now = table.clock.now();
+        table.end(Some(&mut self.tally), key, now, last, outcome);
+    }
+}

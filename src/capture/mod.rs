@@ -1,0 +1,34 @@
+//! Where the knowledge comes from: three sources, one seam.
+//!
+//! Each source translates what it sees into calls of the [`Table`](crate::table::Table):
+//! a task was spawned, a turn began and ended, it was woken, it ended. None of them
+//! judges anything. Nothing here may panic, block a poll, emit tracing, or call back
+//! into the host.
+
+#[cfg(tokio_unstable)]
+mod hooks;
+mod layer;
+mod local;
+mod parents;
+mod spawn;
+mod visit;
+
+#[cfg(tokio_unstable)]
+pub(crate) use hooks::hook;
+pub use layer::{Capture, CaptureFilter};
+#[cfg(feature = "opentelemetry")]
+pub(crate) use parents::current_trace;
+pub(crate) use parents::{ParentRules, around_current};
+pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
+
+/// How a `runtime.spawn` span is told from the others.
+pub(crate) fn is_task_span(metadata: &tracing_core::Metadata<'_>) -> bool {
+    metadata.is_span()
+        && metadata.name() == "runtime.spawn"
+        && matches!(metadata.target(), "tokio::task" | "tokio::task::blocking")
+}
+
+/// How tokio's waker events are told from the others.
+pub(crate) fn is_waker_event(metadata: &tracing_core::Metadata<'_>) -> bool {
+    metadata.is_event() && metadata.target() == "tokio::task::waker"
+}

@@ -1,0 +1,399 @@
+//! `straggler::spawn`: a source of its own, on every tokio and without any cfg.
+//!
+//! The future is wrapped, so its polls are polls, its drop is its end, and both are
+//! certain. Where the layer's spans or a hook see the same spawn, they enter the task
+//! into the table, marked as told by the wrapper, and add what only they know.
+
+use super::layer::Capture;
+use super::local::{self, Seen};
+use super::parents::ParentRules;
+use crate::table::{Found, Key, LastTurn, Outcome, Place, Spawner, Table, traits};
+use crate::task::{Kind, Spans, raw_current, raw_id};
+use parking_lot::Mutex;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::task::JoinHandle;
+use tracing_core::dispatcher;
+
+thread_local! {
+    static DAEMON: Cell<u32> = const { Cell::new(0) };
+    static NEXT: RefCell<Option<Wrapped>> = const { RefCell::new(None) };
+}
+
+/// Declares tasks daemons: those spawned on this thread while `f` runs are roots of
+/// their own, have no parent, and are never orphans. Their children are judged as any.
+///
+/// For the singleton that a request happens to start: a pool's reaper, a cache's
+/// refresher. What `f` spawns later, or on other threads, is not covered.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let reaper = straggler::daemon(|| tokio::spawn(async { /* for as long as the process */ }));
+/// # reaper.await.unwrap();
+/// # }
+/// ```
+pub fn daemon<R>(f: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            DAEMON.with(|depth| depth.set(depth.get().saturating_sub(1)));
+        }
+    }
+    DAEMON.with(|depth| depth.set(depth.get() + 1));
+    let _leave = Leave;
+    f()
+}
+
+/// Whether this thread is within [`daemon`].
+pub(crate) fn in_daemon() -> bool {
+    DAEMON.try_with(|depth| depth.get() > 0).unwrap_or(false)
+}
+
+/// Says that the spawn under way on this thread is of a wrapped future.
+#[derive(Debug)]
+pub(crate) struct Wrapped {
+    pub(crate) name: Option<Arc<str>>,
+}
+
+impl Wrapped {
+    /// For the source that sees the spawn first.
+    pub(crate) fn take() -> Option<Self> {
+        NEXT.try_with(|next| next.try_borrow_mut().ok()?.take())
+            .ok()
+            .flatten()
+    }
+
+    fn announce(self) {
+        NEXT.with(|next| *next.borrow_mut() = Some(self));
+    }
+}
+
+/// Spawns a future like [`tokio::spawn`], seen by straggler with or without
+/// `tokio_unstable`, with exact polls, end and outcome.
+///
+/// It reports to the straggler layer of the subscriber that is current on this thread;
+/// without one it is [`tokio::spawn`]. Costs one allocation more.
+///
+/// # Panics
+///
+/// As [`tokio::spawn`]: outside of a tokio runtime.
+#[track_caller]
+pub fn spawn<F>(f: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    task_of(None).spawn(f)
+}
+
+/// Spawns a future like [`tokio::task::spawn_local`]; otherwise as [`spawn`].
+///
+/// # Panics
+///
+/// As [`tokio::task::spawn_local`]: outside of a `LocalSet` or `LocalRuntime`.
+#[track_caller]
+pub fn spawn_local<F>(f: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    task_of(None).spawn_local(f)
+}
+
+/// Names the task to be spawned: `straggler::task("refresh").spawn(future)`.
+///
+/// A name is part of the spawn site, so name tasks by what they do, not by a number:
+/// `max_spawn_sites` bounds how many there can be. tokio-console shows it too, where
+/// `tokio_unstable` is set.
+pub fn task(name: impl Into<Arc<str>>) -> TaskBuilder {
+    task_of(Some(name.into()))
+}
+
+fn task_of(name: Option<Arc<str>>) -> TaskBuilder {
+    TaskBuilder { name }
+}
+
+/// A named task about to be spawned; made by [`task`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is spawned until `spawn` is called"]
+pub struct TaskBuilder {
+    name: Option<Arc<str>>,
+}
+
+impl TaskBuilder {
+    /// Spawns it as [`straggler::spawn`](spawn) does.
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::spawn`]: outside of a tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(self, f: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.wrap(f, Kind::Task, tokio::spawn)
+    }
+
+    /// Spawns it as [`straggler::spawn_local`](spawn_local) does.
+    ///
+    /// # Panics
+    ///
+    /// As [`tokio::task::spawn_local`]: outside of a `LocalSet` or `LocalRuntime`.
+    #[track_caller]
+    pub fn spawn_local<F>(self, f: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.wrap(f, Kind::Local, tokio::task::spawn_local)
+    }
+
+    #[track_caller]
+    fn wrap<F: Future>(
+        self,
+        future: F,
+        kind: Kind,
+        spawn: impl FnOnce(Tracked<F>) -> JoinHandle<F::Output>,
+    ) -> JoinHandle<F::Output> {
+        let capture = dispatcher::get_default(|dispatch| {
+            let capture = dispatch.downcast_ref::<Capture>()?;
+            Some((Arc::clone(&capture.table), Arc::clone(&capture.rules)))
+        });
+        let Some((table, rules)) = capture else {
+            let life = Life::default();
+            return spawn(Tracked {
+                inner: future,
+                life,
+            });
+        };
+        let plan = Plan::new(&table, &rules, self.name.clone(), kind, size_of::<F>());
+        let shared = Arc::new(Shared {
+            table,
+            stage: Mutex::new(Stage::Planned(Box::new(plan))),
+        });
+        let life = Life {
+            shared: Some(Arc::clone(&shared)),
+            ..Life::default()
+        };
+        Wrapped { name: self.name }.announce();
+        let handle = spawn(Tracked {
+            inner: future,
+            life,
+        });
+        // Taken by whoever saw the spawn; still here if nobody did.
+        Wrapped::take();
+        shared.entered(raw_id(handle.id()));
+        handle
+    }
+}
+
+/// What the spawner knows, kept until somebody knows the task's id.
+#[derive(Debug)]
+struct Plan {
+    name: Option<Arc<str>>,
+    kind: Kind,
+    size: usize,
+    location: &'static Location<'static>,
+    spans: Option<Spans>,
+    spawner: Spawner,
+    daemon: bool,
+}
+
+impl Plan {
+    #[track_caller]
+    fn new(
+        table: &Arc<Table>,
+        rules: &ParentRules,
+        name: Option<Arc<str>>,
+        kind: Kind,
+        size: usize,
+    ) -> Self {
+        let around =
+            dispatcher::get_default(|dispatch| (rules.around_current)(dispatch, table, rules));
+        let spawner = local::with(table, |local| local.spawner(table));
+        Self {
+            name,
+            kind,
+            size,
+            location: Location::caller(),
+            spans: rules.spans(around),
+            spawner: spawner.unwrap_or(Spawner::None),
+            daemon: in_daemon(),
+        }
+    }
+}
+
+/// Between the spawner and the first poller, whichever knows the id first.
+struct Shared {
+    table: Arc<Table>,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    Planned(Box<Plan>),
+    Refused,
+    Entered(Key),
+}
+
+impl Shared {
+    /// The task's key, entering it into the table if no other source did.
+    fn entered(&self, id: u64) -> Option<Key> {
+        let mut stage = self.stage.lock();
+        if let Stage::Planned(plan) = &mut *stage {
+            let key = match self.table.find_spawned(id) {
+                Found::Task(key) => Some(key),
+                Found::Refused => None,
+                Found::Nothing => self.enter(id, plan),
+            };
+            *stage = key.map_or(Stage::Refused, Stage::Entered);
+        }
+        match *stage {
+            Stage::Entered(key) => Some(key),
+            Stage::Refused | Stage::Planned(_) => None,
+        }
+    }
+
+    fn enter(&self, id: u64, plan: &mut Plan) -> Option<Key> {
+        let name = plan.name.as_deref().unwrap_or_default();
+        let seen = Seen {
+            id,
+            span: 0,
+            place: Place {
+                file: plan.location.file(),
+                line: plan.location.line(),
+                column: plan.location.column(),
+                kind: plan.kind,
+                name,
+            },
+            size: Some(plan.size as u64),
+            spans: plan.spans.take(),
+            traits: traits::BY_WRAPPER,
+        };
+        let (spawner, daemon) = (plan.spawner, plan.daemon);
+        local::with(&self.table, |local| {
+            local.spawn_from(&self.table, seen, spawner, daemon)
+        })
+        .flatten()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A future that tells of its polls and its end.
+    ///
+    /// The fields are dropped in this order: the task has ended when its future is gone.
+    struct Tracked<F> {
+        #[pin]
+        inner: F,
+        life: Life,
+    }
+}
+
+#[derive(Default)]
+struct Life {
+    shared: Option<Arc<Shared>>,
+    key: Option<Key>,
+    met: bool,
+    completed: bool,
+    panicked: bool,
+}
+
+impl<F: Future> Future for Tracked<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let turn = this.life.begin();
+        let output = this.inner.poll(cx);
+        drop(turn);
+        this.life.completed = output.is_ready();
+        output
+    }
+}
+
+impl Life {
+    fn begin(&mut self) -> InTurn<'_> {
+        let current = raw_current();
+        if !self.met
+            && current != 0
+            && let Some(shared) = &self.shared
+        {
+            self.met = true;
+            self.key = shared.entered(current);
+        }
+        if let (Some(shared), Some(key)) = (&self.shared, self.key) {
+            let table = &shared.table;
+            let span = table.slot(key).span();
+            local::with(table, |local| local.begin(table, key, current, span));
+        }
+        InTurn {
+            life: self,
+            panicking: std::thread::panicking(),
+        }
+    }
+}
+
+/// Ends the turn, also where the poll panics.
+struct InTurn<'a> {
+    life: &'a mut Life,
+    panicking: bool,
+}
+
+impl Drop for InTurn<'_> {
+    fn drop(&mut self) {
+        self.life.panicked = std::thread::panicking() && !self.panicking;
+        if let (Some(shared), Some(key)) = (&self.life.shared, self.life.key) {
+            let table = &shared.table;
+            local::with(table, |local| local.finish_key(table, key));
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        let table = &shared.table;
+        if !self.met {
+            // Never polled. In the drop `try_id` is the task; where the spawn itself
+            // failed there is no task, and nothing was entered.
+            let current = raw_current();
+            let mut stage = shared.stage.lock();
+            self.key = match *stage {
+                Stage::Entered(key) => Some(key),
+                Stage::Refused => None,
+                Stage::Planned(_) => table.by_task(current).filter(|_| current != 0),
+            };
+            // Nobody enters it from now on.
+            *stage = self.key.map_or(Stage::Refused, Stage::Entered);
+        }
+        let Some(key) = self.key else { return };
+        let outcome = match self {
+            Self {
+                completed: true, ..
+            } => Outcome::Completed,
+            Self { panicked: true, .. } => Outcome::Panicked,
+            _ => Outcome::Aborted,
+        };
+        let now = table.clock.now();
+        let ended = local::with(table, |local| {
+            let tally = Some(&mut local.tally);
+            table.end(tally, key, now, LastTurn::Poll, outcome);
+        });
+        if ended.is_none() {
+            table.end(None, key, now, LastTurn::Poll, outcome);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}

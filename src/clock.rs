@@ -1,0 +1,99 @@
+//! Time: nanoseconds since the table was made, from the processor's counter or
+//! from a test's own hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// A clock that a test moves by hand.
+///
+/// Given to [`Builder::clock`](crate::Builder::clock) it replaces the real one:
+/// ages, poll times, the grace and lifetimes pass only when
+/// [`advance`](ManualClock::advance) says so. Clones share the same time.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let clock = straggler::ManualClock::new();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.elapsed(), Duration::from_secs(60));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    nanos: Arc<AtomicU64>,
+}
+
+impl ManualClock {
+    /// A clock that stands at zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the time on. Saturates after 584 years.
+    pub fn advance(&self, by: Duration) {
+        let by = nanos(by);
+        // Pairs with nothing: a reader may see the old or the new time.
+        self.nanos
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                Some(now.saturating_add(by))
+            })
+            .unwrap_or_default();
+    }
+
+    /// How far the clock was moved since it was made.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// A moment, in nanoseconds since the table was made, plus one: zero means never.
+pub(crate) type Nanos = u64;
+
+#[derive(Debug)]
+pub(crate) struct Clock {
+    source: Source,
+    anchor: SystemTime,
+}
+
+#[derive(Debug)]
+enum Source {
+    Real { clock: quanta::Clock, origin: u64 },
+    Manual(ManualClock),
+}
+
+impl Clock {
+    pub(crate) fn new(manual: Option<ManualClock>) -> Self {
+        let source = match manual {
+            Some(manual) => Source::Manual(manual),
+            None => {
+                let clock = quanta::Clock::new();
+                let origin = clock.raw();
+                Source::Real { clock, origin }
+            }
+        };
+        Self {
+            source,
+            anchor: SystemTime::now(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Nanos {
+        let elapsed = match &self.source {
+            Source::Real { clock, origin } => clock.delta_as_nanos(*origin, clock.raw()),
+            Source::Manual(manual) => manual.nanos.load(Ordering::Relaxed),
+        };
+        elapsed.saturating_add(1)
+    }
+
+    /// The wall-clock time of a moment. Not moved by later changes of the system time.
+    pub(crate) fn system_time(&self, at: Nanos) -> SystemTime {
+        let since = Duration::from_nanos(at.saturating_sub(1));
+        self.anchor.checked_add(since).unwrap_or(self.anchor)
+    }
+}
+
+/// A duration in nanoseconds, saturating.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,127 @@
+//! See every tokio task while it is still alive: who spawned it, what it outlived, and
+//! where the leak is.
+//!
+//! A *straggler* is a task still out there after what started it has gone home. Tools that
+//! report what has ended never show one. This crate keeps the live state of every task of
+//! every runtime in the process, with the task, the span and the trace it was spawned from,
+//! and answers in the process.
+//!
+//! # Start
+//!
+//! ```
+//! let straggler = straggler::init()?;              // first line of main
+//! // … run the service …
+//! println!("{}", straggler.tasks().snapshot());    // whenever something looks wrong
+//! # Ok::<(), straggler::Error>(())
+//! ```
+//!
+//! tokio shows its tasks only with `--cfg tokio_unstable`; put this into
+//! `.cargo/config.toml` of the program:
+//!
+//! ```toml
+//! [build]
+//! rustflags = ["--cfg", "tokio_unstable"]
+//! ```
+//!
+//! Beside other layers, add straggler's to them. It changes nothing of what they see:
+//!
+//! ```
+//! use tracing_subscriber::prelude::*;
+//!
+//! let (layer, tasks) = straggler::Builder::new().build()?;
+//! tracing_subscriber::registry()
+//!     .with(layer)
+//!     .with(tracing_subscriber::fmt::layer().with_filter(tracing_subscriber::filter::LevelFilter::INFO))
+//!     .init();
+//!
+//! for orphan in tasks.snapshot().orphans() {
+//!     println!("task {} spawned at {}, {:?} old", orphan.id(), orphan.location(), orphan.age());
+//! }
+//! # Ok::<(), straggler::Error>(())
+//! ```
+//!
+//! # How to think of it
+//!
+//! - A **task** lives from its spawn until its future is dropped. Its **parent** is the task
+//!   that was being polled where it was spawned, with the user spans around it.
+//! - A **spawn site** is a place in the text, with the kind and name of the tasks spawned
+//!   there. Lifetimes, polls and scheduling delays are kept per site, without loss, and
+//!   nothing else is kept of a task that ended.
+//! - An **orphan** is alive past the [grace](Builder::orphan_grace) after what started it ended.
+//!   That is a fact. Whether it harms is for you to say: [`daemon`] tasks are meant to.
+//! - A [`Snapshot`] is a consistent copy. What could not be seen is in its [`Loss`], and why in
+//!   its [`Diagnosis`]es: a leak is never made of lost data, nor is health.
+//!
+//! # Sources
+//!
+//! | | [`Source::Spans`] | [`Source::Hooks`] | [`spawn`] |
+//! |---|---|---|---|
+//! | needs | `tokio_unstable` | `tokio_unstable`, [`Tasks::hook`] on each runtime | your own spawns |
+//! | sees | every task, `block_on`, blocking, `LocalSet` | spawned tasks of that runtime | that task |
+//! | wakes, wakers, idle or scheduled | yes | no | no |
+//! | exact polls | yes | but for the turn in which a task is aborted | yes |
+//! | exact end | but for a task whose span is held | yes | yes |
+//!
+//! # Features
+//!
+//! - `spans` (default): switches on tokio's feature `tracing`.
+//! - `opentelemetry` (default): the OpenTelemetry `SpanContext` current at each spawn.
+//!
+//! Not a feature: any `unsafe` code.
+
+#[cfg(not(straggler_loom))]
+mod builder;
+#[cfg(not(straggler_loom))]
+mod capture;
+mod clock;
+mod config;
+mod daemons;
+#[cfg(not(straggler_loom))]
+mod diagnose;
+mod error;
+mod histogram;
+mod loss;
+#[cfg(not(straggler_loom))]
+mod monitor;
+#[cfg(not(straggler_loom))]
+mod orphan;
+#[cfg(not(straggler_loom))]
+mod query;
+mod sync;
+mod table;
+mod task;
+#[cfg(not(straggler_loom))]
+mod tasks;
+#[cfg(not(straggler_loom))]
+mod text;
+
+#[cfg(not(straggler_loom))]
+pub use builder::{Builder, Guard, init};
+#[cfg(not(straggler_loom))]
+pub use capture::{Capture, CaptureFilter, TaskBuilder, daemon, spawn, spawn_local, task};
+pub use clock::ManualClock;
+pub use config::Source;
+pub use daemons::DEFAULT_DAEMONS;
+#[cfg(not(straggler_loom))]
+pub use diagnose::Diagnosis;
+pub use error::Error;
+pub use histogram::Histogram;
+pub use loss::Loss;
+#[cfg(not(straggler_loom))]
+pub use query::{Site, Snapshot};
+pub use task::{
+    Cause, Certainty, Kind, Location, Orphaned, Parent, ParentSpan, ParentStatus, State, Task,
+    TaskId,
+};
+#[cfg(not(straggler_loom))]
+pub use tasks::Tasks;
+
+/// The layer that [`Builder::build`] gives: straggler's eyes behind a filter of their own.
+///
+/// Add it to any subscriber that is built on a `Registry`, before or after other layers.
+#[cfg(not(straggler_loom))]
+pub type Layer<S> = tracing_subscriber::filter::Filtered<Capture, CaptureFilter, S>;
+
+#[cfg(all(doctest, not(straggler_loom)))]
+#[doc = include_str!("../README.md")]
+mod readme {}

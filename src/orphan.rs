@@ -1,0 +1,272 @@
+//! The rule that makes an orphan: alive past the grace after what started it ended.
+//!
+//! | what ended | certainty |
+//! |---|---|
+//! | the parent task | certain (likely while its end is unconfirmed) |
+//! | the task in which the outermost user span was created | certain (the same) |
+//! | the outermost user span closed, its task lives on | likely |
+//! | the outermost user span was left: its task was polled since without entering it | likely |
+//!
+//! The certain comes before the likely, and the earlier before the later. What ended
+//! before a task was spawned did not start it. Roots, `block_on`, daemons and tasks
+//! with an unknown parent are never orphans for that; a span above them still counts.
+
+use crate::clock::Nanos;
+use crate::table::{Fate, ParentTask, SpanFate};
+use crate::task::{Cause, Certainty, Kind};
+
+/// What the rule needs to know of a task.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) daemon: bool,
+    pub(crate) spawned_at: Nanos,
+    pub(crate) parent: &'a ParentTask,
+    /// Whether the parent task is missing from the snapshot, or ending in it.
+    pub(crate) parent_gone: Gone,
+    pub(crate) span: Option<&'a SpanFate>,
+    /// Turns that the span's home task has finished; `None` where it isn't alive.
+    pub(crate) home_turns: Option<u64>,
+}
+
+/// What a snapshot knows of a task's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    No,
+    Ending,
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) since: Nanos,
+    pub(crate) cause: Cause,
+    pub(crate) certainty: Certainty,
+}
+
+/// Judges one task at `now`.
+pub(crate) fn judge(subject: &Subject<'_>, grace: u64, now: Nanos) -> Option<Finding> {
+    if subject.daemon || subject.kind == Kind::BlockOn {
+        return None;
+    }
+    let findings = [
+        parent_ended(subject, now),
+        span_task_ended(subject),
+        span_over(subject),
+    ];
+    findings
+        .into_iter()
+        .flatten()
+        .filter(|finding| finding.since >= subject.spawned_at)
+        .filter(|finding| now.saturating_sub(finding.since) >= grace)
+        .min_by_key(|finding| (std::cmp::Reverse(finding.certainty), finding.since))
+}
+
+fn parent_ended(subject: &Subject<'_>, now: Nanos) -> Option<Finding> {
+    let ParentTask::Known(fate) = subject.parent else {
+        return None;
+    };
+    let (since, certainty) = match subject.parent_gone {
+        Gone::No => return None,
+        // It left the table while the snapshot was taken: just now.
+        Gone::Ended => (fate.ended_at().unwrap_or(now), Certainty::Certain),
+        Gone::Ending => (fate.ending_since()?, Certainty::Likely),
+    };
+    Some(Finding {
+        since,
+        cause: Cause::ParentEnded,
+        certainty,
+    })
+}
+
+fn span_task_ended(subject: &Subject<'_>) -> Option<Finding> {
+    let home: &Fate = subject.span?.home.as_deref()?;
+    let ended = home.ended_at().map(|at| (at, Certainty::Certain));
+    let (since, certainty) =
+        ended.or_else(|| home.ending_since().map(|at| (at, Certainty::Likely)))?;
+    Some(Finding {
+        since,
+        cause: Cause::SpanTaskEnded,
+        certainty,
+    })
+}
+
+fn span_over(subject: &Subject<'_>) -> Option<Finding> {
+    let span = subject.span?;
+    let likely = |since, cause| Finding {
+        since,
+        cause,
+        certainty: Certainty::Likely,
+    };
+    if let Some(at) = span.closed_at() {
+        return Some(likely(at, Cause::SpanClosed));
+    }
+    let (left_at, in_turn) = span.left()?;
+    // In the turn in which it was left it may be entered again.
+    (subject.home_turns? > in_turn).then(|| likely(left_at, Cause::SpanLeft))
+}
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+    use crate::task::{ParentSpan, TaskId};
+    use std::sync::Arc;
+
+    const SPAWNED: Nanos = 100;
+    const NOW: Nanos = 1_000;
+
+    struct Case {
+        parent: Option<Arc<Fate>>,
+        gone: Gone,
+        span: Option<Arc<SpanFate>>,
+        home_turns: Option<u64>,
+        kind: Kind,
+        daemon: bool,
+    }
+
+    impl Default for Case {
+        fn default() -> Self {
+            Self {
+                parent: Some(Fate::new(TaskId::from_u64(1))),
+                gone: Gone::No,
+                span: None,
+                home_turns: None,
+                kind: Kind::Task,
+                daemon: false,
+            }
+        }
+    }
+
+    impl Case {
+        fn judge(&self, grace: u64) -> Option<Finding> {
+            let parent = match &self.parent {
+                Some(fate) => ParentTask::Known(Arc::clone(fate)),
+                None => ParentTask::Unknown(TaskId::from_u64(9)),
+            };
+            let subject = Subject {
+                kind: self.kind,
+                daemon: self.daemon,
+                spawned_at: SPAWNED,
+                parent: &parent,
+                parent_gone: self.gone,
+                span: self.span.as_deref(),
+                home_turns: self.home_turns,
+            };
+            judge(&subject, grace, NOW)
+        }
+    }
+
+    fn ended(at: Nanos) -> Arc<Fate> {
+        let fate = Fate::new(TaskId::from_u64(1));
+        fate.end(at);
+        fate
+    }
+
+    fn span(home: Option<Arc<Fate>>) -> Arc<SpanFate> {
+        SpanFate::new(ParentSpan::for_tests("request"), home)
+    }
+
+    #[test]
+    fn a_parent_that_ended_is_certain_after_the_grace() {
+        let case = Case {
+            parent: Some(ended(400)),
+            gone: Gone::Ended,
+            ..Case::default()
+        };
+        let finding = case.judge(600).expect("exactly the grace");
+        assert_eq!(finding.since, 400);
+        assert_eq!(finding.cause, Cause::ParentEnded);
+        assert_eq!(finding.certainty, Certainty::Certain);
+        assert_eq!(case.judge(601), None, "within the grace");
+    }
+
+    #[test]
+    fn a_parent_whose_end_is_unconfirmed_is_likely() {
+        let parent = Fate::new(TaskId::from_u64(1));
+        parent.set_ending_since(300);
+        let case = Case {
+            parent: Some(parent),
+            gone: Gone::Ending,
+            ..Case::default()
+        };
+        let finding = case.judge(0).expect("an orphan");
+        assert_eq!(finding.certainty, Certainty::Likely);
+    }
+
+    #[test]
+    fn a_span_that_closed_is_likely_and_its_task_ended_is_certain() {
+        let home = Fate::new(TaskId::from_u64(2));
+        let request = span(Some(Arc::clone(&home)));
+        request.close(300);
+        let case = Case {
+            span: Some(Arc::clone(&request)),
+            home_turns: Some(5),
+            ..Case::default()
+        };
+        let finding = case.judge(0).expect("an orphan");
+        assert_eq!(
+            (finding.cause, finding.certainty),
+            (Cause::SpanClosed, Certainty::Likely)
+        );
+        home.end(500);
+        let finding = case.judge(0).expect("an orphan");
+        assert_eq!(
+            (finding.cause, finding.certainty),
+            (Cause::SpanTaskEnded, Certainty::Certain)
+        );
+    }
+
+    #[test]
+    fn a_span_is_left_only_when_its_task_went_on_without_it() {
+        let request = span(Some(Fate::new(TaskId::from_u64(2))));
+        let mut case = Case {
+            span: Some(Arc::clone(&request)),
+            home_turns: Some(3),
+            ..Case::default()
+        };
+        assert_eq!(case.judge(0), None, "inside");
+        request.leave(400, 3);
+        assert_eq!(case.judge(0), None, "its task has not been polled since");
+        case.home_turns = Some(4);
+        let finding = case.judge(0).expect("an orphan");
+        assert_eq!(finding.cause, Cause::SpanLeft);
+        assert_eq!(finding.certainty, Certainty::Likely);
+        request.enter();
+        assert_eq!(case.judge(0), None, "it came back");
+    }
+
+    #[test]
+    fn what_ended_before_the_spawn_did_not_start_it() {
+        let home = ended(SPAWNED - 1);
+        let case = Case {
+            span: Some(span(Some(home))),
+            ..Case::default()
+        };
+        assert_eq!(case.judge(0), None);
+    }
+
+    #[test]
+    fn unknown_parents_daemons_and_block_on_make_no_orphans() {
+        let gone = || Case {
+            parent: Some(ended(400)),
+            gone: Gone::Ended,
+            ..Case::default()
+        };
+        assert!(gone().judge(0).is_some());
+        let unknown = Case {
+            parent: None,
+            ..gone()
+        };
+        assert_eq!(unknown.judge(0), None);
+        let daemon = Case {
+            daemon: true,
+            ..gone()
+        };
+        assert_eq!(daemon.judge(0), None);
+        let block_on = Case {
+            kind: Kind::BlockOn,
+            ..gone()
+        };
+        assert_eq!(block_on.judge(0), None);
+    }
+}

@@ -1,0 +1,218 @@
+//! The report for someone who was just woken up: what is wrong first.
+
+use super::{Site, Snapshot};
+use crate::histogram::Histogram;
+use crate::task::{Cause, Certainty, State, Task};
+use crate::text::{Count, Span};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Sites shown of each sort; the report says how many were left out.
+const MOST: usize = 10;
+
+/// The orphans of one site that share a story.
+struct Group<'a> {
+    tasks: Vec<&'a Task>,
+    cause: Cause,
+    certainty: Certainty,
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.headline(f)?;
+        self.orphan_groups(f)?;
+        self.site_table(f)?;
+        writeln!(f, "\nlost: {}", self.loss)?;
+        for diagnosis in &self.diagnoses {
+            writeln!(f, "note: {diagnosis}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn headline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |state| {
+            let n = self.tasks.iter().filter(|task| task.state == state).count();
+            Count(n as u64)
+        };
+        writeln!(
+            f,
+            "{} live tasks, {} of them orphans   ({} running, {} scheduled, {} idle{})",
+            Count(self.tasks.len() as u64),
+            Count(self.orphans().count() as u64),
+            count(Some(State::Running)),
+            count(Some(State::Scheduled)),
+            count(Some(State::Idle)),
+            match self
+                .tasks
+                .iter()
+                .filter(|task| task.state.is_none())
+                .count()
+            {
+                0 => String::new(),
+                n => format!(", {} of unknown state", Count(n as u64)),
+            }
+        )
+    }
+
+    fn orphan_groups(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut groups: BTreeMap<_, Group<'_>> = BTreeMap::new();
+        for task in self.orphans() {
+            let Some(orphaned) = task.orphaned() else {
+                continue;
+            };
+            let (cause, certainty) = (orphaned.cause(), orphaned.certainty());
+            let key = (task.site_index, task.lineage, cause, certainty);
+            let group = groups.entry(key).or_insert_with(|| Group {
+                tasks: Vec::new(),
+                cause,
+                certainty,
+            });
+            group.tasks.push(task);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.tasks.len()));
+        if groups.is_empty() {
+            return writeln!(f, "\nno orphans: every task's starter is alive or unknown");
+        }
+        writeln!(f, "\nORPHANS: alive after what started them ended")?;
+        for group in groups.iter().take(MOST) {
+            self.orphan_group(f, group)?;
+        }
+        left_out(f, groups.len(), "groups of orphans")
+    }
+
+    fn orphan_group(&self, f: &mut fmt::Formatter<'_>, group: &Group<'_>) -> fmt::Result {
+        let Some(first) = group.tasks.first() else {
+            return Ok(());
+        };
+        let oldest = group.tasks.iter().map(|task| task.age).max();
+        let longest = group.tasks.iter().filter_map(|task| task.orphaned());
+        let longest = longest.map(|orphaned| orphaned.elapsed()).max();
+        writeln!(
+            f,
+            "{:>9}  {}  oldest {}",
+            Count(group.tasks.len() as u64),
+            Named(first.location(), first.name()),
+            Span(oldest.unwrap_or_default()),
+        )?;
+        let gone = match group.cause {
+            Cause::ParentEnded => "their parent task ended",
+            Cause::SpanTaskEnded => "the task of their span ended",
+            Cause::SpanClosed => "their span closed",
+            Cause::SpanLeft => "their span was left",
+        };
+        write!(
+            f,
+            "           {gone} up to {} ago",
+            Span(longest.unwrap_or_default())
+        )?;
+        if group.certainty == Certainty::Likely {
+            f.write_str(" (likely: its task lives on, or its end is unconfirmed)")?;
+        }
+        writeln!(f)?;
+        let mut above = self.lineage(first).skip(1).peekable();
+        if above.peek().is_some() {
+            f.write_str("           spawned by ")?;
+            for (at, site) in above.enumerate() {
+                if at > 0 {
+                    f.write_str(" < ")?;
+                }
+                write!(f, "{}", Named(site.location(), site.name()))?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(span) = first.parent().and_then(|parent| parent.outermost_span()) {
+            writeln!(f, "           in span {} ({})", span.name(), span.target())?;
+        }
+        Ok(())
+    }
+
+    fn site_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n     live   orphans   spawned     ended   oldest  median life  spawn site"
+        )?;
+        for site in self.sites.iter().take(MOST) {
+            writeln!(
+                f,
+                "{:>9} {:>9} {:>9} {:>9} {:>8} {:>12}  {}{}",
+                Count(site.live()),
+                Count(site.orphans()),
+                Count(site.spawned()),
+                Count(site.ended()),
+                site.oldest()
+                    .map_or("-".into(), |age| Span(age).to_string()),
+                (site.lifetime().quantile(0.5))
+                    .map_or("-".into(), |most| format!("< {}", Span(most))),
+                Named(site.location(), site.name()),
+                match site.kind() {
+                    crate::task::Kind::Task => String::new(),
+                    kind => format!(" ({kind})"),
+                },
+            )?;
+        }
+        left_out(f, self.sites.len(), "spawn sites")
+    }
+
+    /// How old a site's live tasks are, in the buckets of [`Site::lifetime`].
+    pub fn ages(&self, site: &Site) -> Histogram {
+        let mut ages = Histogram::new(&crate::histogram::LIFETIME);
+        for task in self
+            .tasks
+            .iter()
+            .filter(|task| task.site_index == site.index)
+        {
+            ages.record(crate::clock::nanos(task.age));
+        }
+        ages
+    }
+}
+
+fn left_out(f: &mut fmt::Formatter<'_>, all: usize, what: &str) -> fmt::Result {
+    match all.saturating_sub(MOST) {
+        0 => Ok(()),
+        more => writeln!(f, "           and {} more {what}", Count(more as u64)),
+    }
+}
+
+struct Named<'a>(&'a crate::task::Location, Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(name) => write!(f, "\"{name}\" {}", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A row for each bucket from the first to the last that has values.
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WIDTH: u64 = 40;
+        let most = self.buckets().map(|(_, n)| n).max().unwrap_or(0);
+        let first = self.buckets().position(|(_, n)| n > 0);
+        let last = self.buckets().rposition(|(_, n)| n > 0);
+        let (Some(first), Some(last)) = (first, last) else {
+            return f.write_str("(no values)");
+        };
+        let mut below = Duration::ZERO;
+        for (at, (bound, n)) in self.buckets().enumerate() {
+            if (first..=last).contains(&at) {
+                let label = match bound {
+                    Some(bound) => format!("<= {}", Span(bound)),
+                    None => format!("> {}", Span(below)),
+                };
+                // Rounded up, so that no bucket with values looks empty.
+                let bar = "#".repeat((n * WIDTH).div_ceil(most) as usize);
+                let end = if at < last { "\n" } else { "" };
+                write!(f, "{label:>10} {:>9} {bar}{end}", Count(n))?;
+            }
+            below = bound.unwrap_or(below);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Copies the table, slot by slot, without a lock that a poll needs.
+
+use crate::clock::Nanos;
+use crate::table::{
+    FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Table, WakeReading, copy, traits,
+};
+use crate::task::{Kind, SiteKey, Spans};
+use std::sync::Arc;
+
+/// One task as it was found. Its times are at `now`.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) key: Key,
+    pub(crate) id: u64,
+    pub(crate) traits: u32,
+    pub(crate) site: u32,
+    pub(crate) runtime: u32,
+    pub(crate) now: Nanos,
+    pub(crate) turn: Reading,
+    pub(crate) wakes: WakeReading,
+    pub(crate) woken_at: Option<Nanos>,
+    pub(crate) spawned_at: Nanos,
+    pub(crate) root: u64,
+    pub(crate) lineage: u32,
+    pub(crate) size: u32,
+    pub(crate) parent: ParentTask,
+    pub(crate) spans: Option<Arc<Spans>>,
+    pub(crate) own: Option<Box<SiteKey>>,
+}
+
+impl Found {
+    pub(crate) fn kind(&self) -> Kind {
+        traits::kind(self.traits)
+    }
+
+    pub(crate) fn is(&self, traits: u32) -> bool {
+        self.traits & traits != 0
+    }
+
+    pub(crate) fn knows_wakes(&self) -> bool {
+        self.is(traits::KNOWS_WAKES)
+    }
+
+    /// Whether its end is told for certain, whatever holds its span.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.is(traits::HOOKED | traits::BY_HOOKS | traits::BY_WRAPPER)
+    }
+
+    /// The last turn's poll, which is in no histogram yet.
+    pub(crate) fn pending(&self) -> Option<Poll> {
+        self.turn.pending()
+    }
+
+    pub(crate) fn busy(&self) -> u64 {
+        let present = match self.turn.phase {
+            RUNNING => self.now.saturating_sub(self.turn.since),
+            PARKED => self.turn.last,
+            _ => 0,
+        };
+        self.turn.busy.saturating_add(present)
+    }
+
+    pub(crate) fn longest_poll(&self) -> u64 {
+        let present = match self.turn.phase {
+            RUNNING => self.now.saturating_sub(self.turn.since),
+            PARKED => self.turn.last,
+            _ => 0,
+        };
+        self.turn.longest.max(present)
+    }
+
+    pub(crate) fn scheduled(&self) -> u64 {
+        let since = match self.turn.phase {
+            FRESH => Some(self.turn.since),
+            PARKED if self.wakes.woken => Some(self.woken_at.unwrap_or(0).max(self.turn.since)),
+            _ => None,
+        };
+        let present = since.map_or(0, |since| self.now.saturating_sub(since));
+        self.turn.scheduled.saturating_add(present)
+    }
+}
+
+/// All tasks spawned up to `from`. Those spawned while the scan is under way are left
+/// to the next one, so that no task is seen without a parent that is alive.
+pub(crate) fn scan(table: &Table, from: Nanos) -> Vec<Found> {
+    table
+        .slots()
+        .filter_map(|(index, _)| look(table, index))
+        .filter(|found| found.spawned_at <= from)
+        .collect()
+}
+
+/// The task in one slot.
+pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
+    let slot = table.slot(Key {
+        index,
+        generation: 0,
+    });
+    copy(slot, |id, generation, record| {
+        let turn = slot.turn.read();
+        Found {
+            key: Key { index, generation },
+            id,
+            traits: slot.traits(),
+            site: slot.site(),
+            runtime: slot.runtime(),
+            turn,
+            wakes: slot.wakes.read(),
+            woken_at: slot.wakes.woken_at(),
+            // Read after the turn, so that nothing in it lies ahead.
+            now: table.clock.now(),
+            spawned_at: record.spawned_at,
+            root: record.root,
+            lineage: record.lineage,
+            size: record.size,
+            parent: record.parent.clone(),
+            spans: record.spans.clone(),
+            own: record.own.clone(),
+        }
+    })
+}

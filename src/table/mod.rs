@@ -1,0 +1,354 @@
+//! The live table: a bounded record of every task that has not ended.
+//!
+//! It knows nothing of spans' callbacks or hooks; [`capture`](crate::capture) tells it
+//! what happened, [`query`](crate::query) reads it. What it keeps of a task that has
+//! ended is its site's histogram.
+
+mod fate;
+mod lineages;
+mod record;
+mod runtimes;
+mod sites;
+mod slab;
+mod tallies;
+mod turn;
+mod wakes;
+
+pub(crate) use fate::{Fate, SpanFate};
+pub(crate) use lineages::{LineageTree, TOP};
+pub(crate) use record::{ParentTask, Record, traits};
+pub(crate) use runtimes::LastRuntime;
+pub(crate) use sites::{OVERFLOW, Place, Site};
+pub(crate) use slab::{Key, Slot, copy};
+pub(crate) use tallies::{Outcome, Tally, Totals};
+pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
+pub(crate) use wakes::{WakeReading, WakerOp};
+
+use crate::clock::{Clock, ManualClock, Nanos};
+use crate::config::Config;
+use crate::daemons::Daemons;
+use crate::loss::Counters;
+use crate::task::{Spans, TaskId};
+use dashmap::DashMap;
+use foldhash::fast::FixedState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Small shards: one that grows is copied in microseconds, and rarely met by two.
+const SHARDS: usize = 1_024;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) loss: Counters,
+    pub(crate) runtimes: runtimes::Runtimes,
+    pub(crate) tallies: tallies::Tallies,
+    daemons: Daemons,
+    slab: slab::Slab,
+    sites: sites::Sites,
+    lineages: lineages::Lineages,
+    by_span: DashMap<u64, Key, FixedState>,
+    by_task: DashMap<u64, Key, FixedState>,
+    /// User spans under which tasks were spawned, while they are open.
+    spans: DashMap<u64, Arc<SpanFate>, FixedState>,
+    open_spans: AtomicUsize,
+    installed: AtomicBool,
+}
+
+/// Marks an id whose task was refused. No slot has this number.
+const REFUSED: Key = Key {
+    index: u32::MAX,
+    generation: u32::MAX,
+};
+
+/// What is known of a task that another source may have seen first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    Refused,
+    Task(Key),
+}
+
+/// The task that is being polled where another is spawned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spawner {
+    None,
+    /// There is one, but it is not in the table.
+    Unknown(u64),
+    Task(Key),
+}
+
+/// A task about to be entered into the table.
+#[derive(Debug)]
+pub(crate) struct NewTask<'a> {
+    pub(crate) id: u64,
+    /// Zero where it has no span.
+    pub(crate) span: u64,
+    pub(crate) place: Place<'a>,
+    pub(crate) size: Option<u64>,
+    pub(crate) spawner: Spawner,
+    pub(crate) spans: Option<Spans>,
+    pub(crate) traits: u32,
+}
+
+/// What the newest turn of a task that ends was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastTurn {
+    Poll,
+    Drop,
+}
+
+impl Table {
+    pub(crate) fn new(config: Config, daemons: Daemons, clock: Option<ManualClock>) -> Self {
+        let map = || DashMap::with_hasher_and_shard_amount(FixedState::default(), SHARDS);
+        Self {
+            clock: Clock::new(clock),
+            loss: Counters::default(),
+            runtimes: runtimes::Runtimes::default(),
+            tallies: tallies::Tallies::default(),
+            daemons,
+            slab: slab::Slab::new(config.max_live_tasks),
+            sites: sites::Sites::new(config.max_spawn_sites),
+            // Each site has a handful of ancestries in a real program.
+            lineages: lineages::Lineages::new(config.max_spawn_sites.saturating_mul(4)),
+            by_span: map(),
+            by_task: map(),
+            spans: DashMap::with_hasher(FixedState::default()),
+            open_spans: AtomicUsize::new(0),
+            installed: AtomicBool::new(false),
+            config,
+        }
+    }
+
+    /// The layer has become part of a subscriber.
+    pub(crate) fn set_installed(&self) {
+        self.installed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_installed(&self) -> bool {
+        self.installed.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, key: Key) -> &Slot {
+        self.slab.slot(key.index)
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        self.slab.slots()
+    }
+
+    #[inline]
+    pub(crate) fn by_span(&self, span: u64) -> Option<Key> {
+        self.by_span.get(&span).map(|key| *key)
+    }
+
+    #[inline]
+    pub(crate) fn by_task(&self, id: u64) -> Option<Key> {
+        let key = self.by_task.get(&id).map(|key| *key);
+        key.filter(|&key| key != REFUSED)
+    }
+
+    pub(crate) fn sites(&self) -> Vec<Arc<Site>> {
+        self.sites.all()
+    }
+
+    pub(crate) fn lineages(&self) -> LineageTree {
+        self.lineages.tree()
+    }
+
+    pub(crate) fn lineages_cut(&self) -> u64 {
+        self.lineages.cut()
+    }
+
+    /// Enters a task, or refuses it at the limit.
+    pub(crate) fn spawn(&self, tally: &mut Tally, new: NewTask<'_>, now: Nanos) -> Option<Key> {
+        let Some((key, slot)) = self.slab.claim(tally.thread()) else {
+            self.loss.refused();
+            return None;
+        };
+        let (site, is_daemon) = (self.sites).find(&new.place, |location| {
+            self.daemons.is_daemon(location.file())
+        });
+        let mut record = Record::new(now, new.id);
+        let mut above = TOP;
+        match new.spawner {
+            Spawner::None => {}
+            Spawner::Unknown(id) => record.parent = ParentTask::Unknown(TaskId::from_u64(id)),
+            Spawner::Task(parent) => {
+                let parent = self.slot(parent);
+                let id = parent.id();
+                let found = parent.with_record(parent.generation(), |parent| {
+                    above = parent.lineage;
+                    record.root = parent.root;
+                    parent.fate(id)
+                });
+                record.parent = match found {
+                    Some(fate) => ParentTask::Known(fate),
+                    None => ParentTask::Unknown(TaskId::from_u64(id)),
+                };
+            }
+        }
+        record.lineage = self.lineages.child(above, site);
+        record.size = (new.size)
+            .and_then(|size| u32::try_from(size.saturating_add(1)).ok())
+            .unwrap_or(0);
+        record.spans = new.spans.map(Arc::new);
+        let mut traits = new.traits | traits::of(new.place.kind);
+        if is_daemon {
+            traits |= traits::DAEMON;
+        }
+        if site == OVERFLOW {
+            self.loss.site_overflow();
+            record.own = Some(Box::new(new.place.key()));
+        }
+        // Counted before it can be seen: live and ended are never more than spawned.
+        tally.site(&self.tallies, site).spawned();
+        slot.publish(new.id, new.span, site, traits, record);
+        if new.span != 0 {
+            self.by_span.insert(new.span, key);
+        }
+        if self.config.source.hooks() || traits & traits::BY_WRAPPER != 0 {
+            self.by_task.insert(new.id, key);
+        }
+        Some(key)
+    }
+
+    /// Begins a turn of a task on the thread that polls it.
+    #[inline]
+    pub(crate) fn begin_turn(&self, tally: &mut Tally, key: Key, slot: &Slot, now: Nanos) -> bool {
+        let woken = slot.wakes.take(now);
+        let phase = slot.turn.phase();
+        let before = slot.turn.enter(now, woken);
+        if let Some(poll) = before {
+            tally.site(&self.tallies, slot.site()).polled(poll);
+        }
+        if phase == ENDING {
+            self.came_back(key, slot);
+        }
+        woken.is_some()
+    }
+
+    #[cold]
+    fn came_back(&self, key: Key, slot: &Slot) {
+        slot.with_record(key.generation, |record| {
+            if let Some(fate) = &record.fate {
+                fate.set_ending_since(0);
+            }
+        });
+    }
+
+    /// The turn that has just ended looked like the drop of the future.
+    #[cold]
+    pub(crate) fn ending(&self, key: Key, slot: &Slot, now: Nanos) {
+        slot.turn.ending();
+        slot.with_record(key.generation, |record| {
+            if let Some(fate) = &record.fate {
+                fate.set_ending_since(now);
+            }
+        });
+    }
+
+    /// Ends a task, once, whoever tells of it first. `tally` is `None` for a thread
+    /// whose thread-locals are gone, and for a reader.
+    pub(crate) fn end(
+        &self,
+        tally: Option<&mut Tally>,
+        key: Key,
+        at: Nanos,
+        last: LastTurn,
+        outcome: Outcome,
+    ) {
+        let slot = self.slot(key);
+        let id = slot.id();
+        let (span, site) = (slot.span(), slot.site());
+        let reading = slot.turn.read();
+        let Some(record) = slot.retire(key.generation) else {
+            return;
+        };
+        if let Some(fate) = &record.fate {
+            fate.end(at);
+        }
+        if span != 0 {
+            self.by_span.remove_if(&span, |_, found| *found == key);
+        }
+        self.by_task.remove_if(&id, |_, found| *found == key);
+        let poll = match last {
+            LastTurn::Poll if reading.phase == RUNNING => Some(Poll {
+                duration: at.saturating_sub(reading.since),
+                delay: reading.running_delay(),
+            }),
+            LastTurn::Poll => reading.pending(),
+            LastTurn::Drop => None,
+        };
+        let hint = tally.as_ref().map_or(0, |tally| tally.thread());
+        self.slab.release(hint, key.index);
+        let count = |cells: &tallies::SiteCells| {
+            if let Some(poll) = poll {
+                cells.polled(poll);
+            }
+            cells.ended(at.saturating_sub(record.spawned_at), outcome);
+        };
+        match tally {
+            Some(tally) => count(tally.site(&self.tallies, site)),
+            None => self.tallies.with_shared(site, count),
+        }
+    }
+
+    /// The fate of a user span, made when the first task is spawned under it.
+    pub(crate) fn span_fate(
+        &self,
+        span: u64,
+        make: impl FnOnce() -> Arc<SpanFate>,
+    ) -> Arc<SpanFate> {
+        let entry = self.spans.entry(span).or_insert_with(|| {
+            self.open_spans.fetch_add(1, Ordering::Relaxed);
+            make()
+        });
+        Arc::clone(&entry)
+    }
+
+    /// The fate of a user span under which tasks were spawned.
+    pub(crate) fn known_span_fate(&self, span: u64) -> Option<Arc<SpanFate>> {
+        self.spans.get(&span).map(|fate| Arc::clone(&fate))
+    }
+
+    /// A user span has closed.
+    #[inline]
+    pub(crate) fn close_span(&self, span: u64) {
+        // Most programs' spans start no task; those that do are few at a time.
+        if self.open_spans.load(Ordering::Relaxed) == 0 || !self.spans.contains_key(&span) {
+            return;
+        }
+        if let Some((_, fate)) = self.spans.remove(&span) {
+            self.open_spans.fetch_sub(1, Ordering::Relaxed);
+            fate.close(self.clock.now());
+        }
+    }
+
+    /// A task spawned by our own wrapper was refused, which the wrapper has yet to learn.
+    pub(crate) fn mark_refused(&self, id: u64) {
+        self.by_task.insert(id, REFUSED);
+    }
+
+    /// What became of a task that a source before us has seen. A mark is used up.
+    pub(crate) fn find_spawned(&self, id: u64) -> Found {
+        let found = self.by_task.get(&id).map(|key| *key);
+        match found {
+            None => Found::Nothing,
+            Some(REFUSED) => {
+                self.by_task.remove(&id);
+                Found::Refused
+            }
+            Some(key) => Found::Task(key),
+        }
+    }
+
+    /// Ends a task whose span closed on a thread that has no storage any more.
+    #[cold]
+    pub(crate) fn end_without_local(&self, key: Key) {
+        let now = self.clock.now();
+        self.end(None, key, now, LastTurn::Drop, Outcome::Unknown);
+    }
+}

@@ -1,0 +1,85 @@
+//! What is known of a task from its spawn on, and rarely changes.
+
+use super::fate::Fate;
+use super::lineages::TOP;
+use crate::clock::Nanos;
+use crate::task::{Kind, SiteKey, Spans, TaskId};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) spawned_at: Nanos,
+    pub(crate) root: u64,
+    pub(crate) lineage: u32,
+    /// Bytes of the future plus one; zero where unknown.
+    pub(crate) size: u32,
+    /// Made by the first child.
+    pub(crate) fate: Option<Arc<Fate>>,
+    pub(crate) parent: ParentTask,
+    pub(crate) spans: Option<Arc<Spans>>,
+    /// Place and name, where the site is the overflow site and can't tell.
+    pub(crate) own: Option<Box<SiteKey>>,
+}
+
+/// The task that was being polled where this one was spawned.
+#[derive(Clone, Debug)]
+pub(crate) enum ParentTask {
+    None,
+    /// There was one, but it is not in the table.
+    Unknown(TaskId),
+    Known(Arc<Fate>),
+}
+
+impl Record {
+    pub(crate) fn new(spawned_at: Nanos, root: u64) -> Self {
+        Self {
+            spawned_at,
+            root,
+            lineage: TOP,
+            size: 0,
+            fate: None,
+            parent: ParentTask::None,
+            spans: None,
+            own: None,
+        }
+    }
+
+    /// The fate that a child shares.
+    pub(crate) fn fate(&mut self, id: u64) -> Arc<Fate> {
+        let fate = self
+            .fate
+            .get_or_insert_with(|| Fate::new(TaskId::from_u64(id)));
+        Arc::clone(fate)
+    }
+}
+
+/// A task's traits, packed so that the poll path reads one word.
+pub(crate) mod traits {
+    use super::Kind;
+
+    const KIND: u32 = 0b11;
+    /// Its polls are told by `straggler::spawn`'s own wrapper.
+    pub(crate) const BY_WRAPPER: u32 = 1 << 2;
+    /// Its polls are told by runtime hooks.
+    pub(crate) const BY_HOOKS: u32 = 1 << 3;
+    /// Waker events name its span: wakes are known.
+    pub(crate) const KNOWS_WAKES: u32 = 1 << 4;
+    pub(crate) const DAEMON: u32 = 1 << 5;
+    /// A poll was left by a panic.
+    pub(crate) const PANICKED: u32 = 1 << 6;
+    /// Tasks were spawned under a user span that this task created.
+    pub(crate) const HOSTS_SPANS: u32 = 1 << 7;
+    /// Its runtime's terminate hook will tell of its end.
+    pub(crate) const HOOKED: u32 = 1 << 8;
+
+    pub(crate) fn of(kind: Kind) -> u32 {
+        Kind::ALL
+            .iter()
+            .position(|&k| k == kind)
+            .map_or(0, |at| at as u32)
+    }
+
+    pub(crate) fn kind(traits: u32) -> Kind {
+        Kind::ALL[(traits & KIND) as usize]
+    }
+}

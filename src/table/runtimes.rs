@@ -1,0 +1,153 @@
+//! The runtimes that tasks were seen on.
+//!
+//! A runtime's own count of its tasks settles what spans leave open, and asking for it
+//! takes a `Handle`, which keeps parts of the runtime. So a handle is held only while
+//! tasks of that runtime are tracked, and let go at the second look that finds none.
+
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::runtime::{Handle, Id};
+
+#[derive(Debug, Default)]
+pub(crate) struct Runtimes {
+    known: Mutex<Known>,
+    /// Changes when a number has gone out of use, so that threads forget theirs.
+    epoch: AtomicU64,
+    hooks_set: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    next: u32,
+    by_number: HashMap<u32, Runtime>,
+    by_id: HashMap<Id, u32>,
+    /// Let go, if the next look finds them without a task too.
+    unused: HashSet<u32>,
+    unhooked: HashSet<Id>,
+}
+
+#[derive(Debug)]
+struct Runtime {
+    handle: Handle,
+    hooked: bool,
+}
+
+/// A thread's memory of the runtime it met last.
+#[derive(Debug, Default)]
+pub(crate) struct LastRuntime {
+    id: Option<Id>,
+    number: u32,
+    epoch: u64,
+}
+
+impl Runtimes {
+    /// The number (from 1) of the runtime this thread is in, or 0.
+    pub(crate) fn current(&self, last: &mut LastRuntime) -> u32 {
+        let Ok(handle) = Handle::try_current() else {
+            return 0;
+        };
+        let id = handle.id();
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if last.id == Some(id) && last.epoch == epoch {
+            return last.number;
+        }
+        let number = self.add(id, handle);
+        *last = LastRuntime {
+            id: Some(id),
+            number,
+            epoch,
+        };
+        number
+    }
+
+    fn add(&self, id: Id, handle: Handle) -> u32 {
+        let mut known = self.known.lock();
+        if let Some(&number) = known.by_id.get(&id) {
+            known.unused.remove(&number);
+            return number;
+        }
+        known.next = known.next.wrapping_add(1).max(1);
+        let number = known.next;
+        known.by_id.insert(id, number);
+        let hooked = false;
+        known.by_number.insert(number, Runtime { handle, hooked });
+        number
+    }
+
+    /// Notes that some runtime's builder has our hooks.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn hooks_are_set(&self) {
+        self.hooks_set.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn are_hooks_set(&self) -> bool {
+        self.hooks_set.load(Ordering::Relaxed)
+    }
+
+    /// Notes that our hooks run on this runtime.
+    pub(crate) fn set_hooked(&self, number: u32) {
+        let mut known = self.known.lock();
+        if let Some(runtime) = known.by_number.get_mut(&number) {
+            runtime.hooked = true;
+        }
+    }
+
+    /// Notes a runtime whose tasks no hook announces. Gives false where it is hooked.
+    pub(crate) fn add_unhooked(&self, handle: &Handle) -> bool {
+        /// More than anybody reads in a report.
+        const MOST: usize = 64;
+        let mut known = self.known.lock();
+        let id = handle.id();
+        let hooked = (known.by_id.get(&id))
+            .and_then(|number| known.by_number.get(number))
+            .is_some_and(|runtime| runtime.hooked);
+        if !hooked && known.unhooked.len() < MOST {
+            known.unhooked.insert(id);
+        }
+        !hooked
+    }
+
+    pub(crate) fn unhooked(&self) -> Vec<Id> {
+        self.known.lock().unhooked.iter().copied().collect()
+    }
+
+    /// The ids of all known runtimes by number, for a snapshot.
+    pub(crate) fn ids(&self) -> HashMap<u32, Id> {
+        let known = self.known.lock();
+        known.by_id.iter().map(|(&id, &n)| (n, id)).collect()
+    }
+
+    /// What a runtime counts itself; `LocalSet`, `block_on` and blocking tasks are
+    /// not among them. Zero for one that was shut down.
+    pub(crate) fn alive(&self, number: u32) -> Option<usize> {
+        let known = self.known.lock();
+        let runtime = known.by_number.get(&number)?;
+        Some(runtime.handle.metrics().num_alive_tasks())
+    }
+
+    /// Lets go of runtimes that two looks in a row found without a tracked task.
+    pub(crate) fn release_unused(&self, in_use: &HashSet<u32>) {
+        let mut released = Vec::new();
+        {
+            let mut known = self.known.lock();
+            let unused: HashSet<u32> = (known.by_number.keys().copied())
+                .filter(|number| !in_use.contains(number))
+                .collect();
+            for number in known.unused.intersection(&unused) {
+                released.push(*number);
+            }
+            known.unused = unused;
+            let gone: Vec<Runtime> = (released.iter())
+                .filter_map(|number| known.by_number.remove(number))
+                .collect();
+            known.by_id.retain(|_, number| !released.contains(number));
+            if !gone.is_empty() {
+                self.epoch.fetch_add(1, Ordering::Release);
+            }
+            drop(known);
+            // Dropped without the lock: the last handle frees a runtime.
+            drop(gone);
+        }
+    }
+}

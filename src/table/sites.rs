@@ -1,0 +1,180 @@
+//! Spawn sites by number: bounded, with one that stands for all beyond the limit.
+
+use crate::task::{Kind, Location, SiteKey};
+use dashmap::DashMap;
+use foldhash::fast::FixedState;
+use parking_lot::RwLock;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// The overflow site.
+pub(crate) const OVERFLOW: u32 = 0;
+
+/// A place as a source gives it: the path not yet normalised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+    pub(crate) kind: Kind,
+    pub(crate) name: &'a str,
+}
+
+impl Place<'_> {
+    pub(crate) fn key(&self) -> SiteKey {
+        SiteKey {
+            location: Location::new(self.file, self.line, self.column),
+            kind: self.kind,
+            name: (!self.name.is_empty()).then(|| self.name.into()),
+            overflow: false,
+        }
+    }
+
+    fn is(&self, site: &Site) -> bool {
+        let name = site.key.name.as_deref().unwrap_or_default();
+        *site.raw_file == *self.file
+            && site.key.location.line() == self.line
+            && site.key.location.column() == self.column
+            && site.key.kind == self.kind
+            && name == self.name
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) key: Arc<SiteKey>,
+    pub(crate) daemon: bool,
+    raw_file: Box<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sites {
+    hasher: FixedState,
+    /// From a place's hash to its site. Should two places have one hash, the second
+    /// is found by the next number.
+    by_hash: DashMap<u64, u32, FixedState>,
+    sites: RwLock<Vec<Arc<Site>>>,
+    max: usize,
+}
+
+impl Sites {
+    pub(crate) fn new(max: usize) -> Self {
+        let overflow = Site {
+            key: Arc::new(SiteKey {
+                location: Location::new("(more sites than max_spawn_sites)", 0, 0),
+                kind: Kind::Task,
+                name: None,
+                overflow: true,
+            }),
+            daemon: false,
+            raw_file: "".into(),
+        };
+        Self {
+            hasher: FixedState::default(),
+            by_hash: DashMap::with_hasher(FixedState::default()),
+            sites: RwLock::new(vec![Arc::new(overflow)]),
+            max,
+        }
+    }
+
+    /// The number of a place, and whether tasks from there are daemons. `daemon` is
+    /// asked once a site.
+    pub(crate) fn find(
+        &self,
+        place: &Place<'_>,
+        daemon: impl FnOnce(&Location) -> bool,
+    ) -> (u32, bool) {
+        let mut hash = self.hash(place);
+        loop {
+            let Some(index) = self.by_hash.get(&hash).map(|index| *index) else {
+                return self.add(hash, place, daemon);
+            };
+            let sites = self.sites.read();
+            let site = &sites[index as usize];
+            if place.is(site) {
+                return (index, site.daemon);
+            }
+            hash = hash.wrapping_add(1);
+        }
+    }
+
+    #[cold]
+    fn add(
+        &self,
+        hash: u64,
+        place: &Place<'_>,
+        daemon: impl FnOnce(&Location) -> bool,
+    ) -> (u32, bool) {
+        let key = place.key();
+        let daemon = daemon(&key.location);
+        let mut sites = self.sites.write();
+        if let Some(index) = self.by_hash.get(&hash).map(|index| *index) {
+            // Another thread was here first; a different place with the same hash is
+            // one in 2⁶⁴ and goes to the overflow site.
+            let same = place.is(&sites[index as usize]);
+            return (if same { index } else { OVERFLOW }, daemon);
+        }
+        if sites.len() > self.max {
+            return (OVERFLOW, daemon);
+        }
+        // Config::check keeps the limit below u32::MAX.
+        let index = sites.len() as u32;
+        sites.push(Arc::new(Site {
+            key: Arc::new(key),
+            daemon,
+            raw_file: place.file.into(),
+        }));
+        self.by_hash.insert(hash, index);
+        (index, daemon)
+    }
+
+    fn hash(&self, place: &Place<'_>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        place.file.hash(&mut hasher);
+        hasher.write_u32(place.line);
+        hasher.write_u32(place.column);
+        place.kind.hash(&mut hasher);
+        place.name.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Site>> {
+        self.sites.read().clone()
+    }
+}
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    fn place(line: u32, name: &str) -> Place<'_> {
+        Place {
+            file: "src/a.rs",
+            line,
+            column: 1,
+            kind: Kind::Task,
+            name,
+        }
+    }
+
+    #[test]
+    fn one_number_a_place_kind_and_name() {
+        let sites = Sites::new(10);
+        let daemon = |_: &Location| false;
+        let (a, _) = sites.find(&place(1, ""), daemon);
+        assert_eq!(sites.find(&place(1, ""), daemon).0, a);
+        assert_ne!(sites.find(&place(1, "x"), daemon).0, a);
+        assert_ne!(sites.find(&place(2, ""), daemon).0, a);
+    }
+
+    #[test]
+    fn beyond_the_limit_is_the_overflow_site() {
+        let sites = Sites::new(2);
+        let daemon = |_: &Location| false;
+        assert_eq!(sites.find(&place(1, ""), daemon).0, 1);
+        assert_eq!(sites.find(&place(2, ""), daemon).0, 2);
+        assert_eq!(sites.find(&place(3, ""), daemon).0, OVERFLOW);
+        assert_eq!(sites.find(&place(2, ""), daemon).0, 2, "known ones stay");
+        assert_eq!(sites.all().len(), 3);
+    }
+}

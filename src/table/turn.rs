@@ -1,0 +1,322 @@
+//! The accounting of one task's polls.
+//!
+//! A *turn* is the time between entering and leaving a task: a poll, or the drop of
+//! its future. Which of the two it was is known only afterwards: a turn after which
+//! the task is entered again was a poll, the last one was the drop. So the newest
+//! turn is kept *pending*, and handed out for the histograms when it is certain.
+//!
+//! | phase | who enters it | meaning |
+//! |---|---|---|
+//! | `FRESH` | [`reset`](Turn::reset), by the spawner | never entered |
+//! | `RUNNING` | [`enter`](Turn::enter), by the poller | in a turn |
+//! | `PARKED` | [`exit`](Turn::exit), by the poller | between turns; `last` is pending |
+//! | `ENDING` | [`ending`](Turn::ending), by the poller | the last turn looked like the drop |
+//!
+//! Fields are written by one thread at a time: tokio lets one thread poll a task, and
+//! hands it on with the ordering needed. Readers are any number of snapshots. They
+//! never make the poller wait: a sequence lock lets them see when they have read a
+//! half-written turn, and read again.
+
+use crate::clock::Nanos;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin_loop, yield_now};
+
+pub(crate) const FRESH: u32 = 0;
+pub(crate) const RUNNING: u32 = 1;
+pub(crate) const PARKED: u32 = 2;
+pub(crate) const ENDING: u32 = 3;
+
+/// After so many failed reads the writer was probably taken off its processor.
+const SPINS: u32 = 64;
+
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// Odd while a write is under way.
+    sequence: AtomicU32,
+    phase: AtomicU32,
+    /// Turns entered, the pending one included.
+    turns: AtomicU64,
+    /// Of all turns before the pending one.
+    busy: AtomicU64,
+    scheduled: AtomicU64,
+    longest: AtomicU64,
+    /// When the phase last changed between running and not.
+    since: AtomicU64,
+    /// The pending turn's duration and the scheduling delay before it, plus one: zero
+    /// where there was none to know.
+    last: AtomicU64,
+    last_delay: AtomicU64,
+}
+
+/// A turn that turned out to be a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Poll {
+    pub(crate) duration: u64,
+    pub(crate) delay: Option<u64>,
+}
+
+/// All fields, as they were at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) phase: u32,
+    pub(crate) turns: u64,
+    pub(crate) busy: u64,
+    pub(crate) scheduled: u64,
+    pub(crate) longest: u64,
+    pub(crate) since: Nanos,
+    pub(crate) last: u64,
+    last_delay: u64,
+}
+
+impl Reading {
+    /// The newest finished turn, not yet in any histogram.
+    pub(crate) fn pending(&self) -> Option<Poll> {
+        (self.phase == PARKED || self.phase == ENDING).then_some(Poll {
+            duration: self.last,
+            delay: self.last_delay.checked_sub(1),
+        })
+    }
+
+    /// The scheduling delay before the turn under way.
+    pub(crate) fn running_delay(&self) -> Option<u64> {
+        (self.phase == RUNNING)
+            .then(|| self.last_delay.checked_sub(1))
+            .flatten()
+    }
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self {
+            sequence: AtomicU32::new(0),
+            phase: AtomicU32::new(FRESH),
+            turns: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            scheduled: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            last_delay: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes it that of a task spawned now.
+    pub(crate) fn reset(&self, now: Nanos) {
+        self.write(|| {
+            for cell in [
+                &self.turns,
+                &self.busy,
+                &self.scheduled,
+                &self.longest,
+                &self.last,
+                &self.last_delay,
+            ] {
+                cell.store(0, Ordering::Relaxed);
+            }
+            self.phase.store(FRESH, Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
+        });
+    }
+
+    /// The writer's own view; only the writer may ask.
+    #[inline]
+    pub(crate) fn phase(&self) -> u32 {
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    /// The writer's own view; only the writer may ask.
+    #[inline]
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Begins a turn. `woken` is when the wake that led here was seen. Gives the
+    /// turn before, which is now known to have been a poll.
+    #[inline]
+    pub(crate) fn enter(&self, now: Nanos, woken: Option<Nanos>) -> Option<Poll> {
+        let phase = self.phase.load(Ordering::Relaxed);
+        let since = self.since.load(Ordering::Relaxed);
+        let ready_since = match (phase, woken) {
+            (FRESH, _) => Some(since),
+            (_, Some(woken)) => Some(woken.max(since)),
+            (_, None) => None,
+        };
+        let delay = ready_since.map(|at| now.saturating_sub(at));
+        let before = self.pending(phase);
+        self.write(|| {
+            if let Some(poll) = before {
+                self.commit(poll.duration);
+            }
+            bump(&self.turns, 1);
+            bump(&self.scheduled, delay.unwrap_or(0));
+            self.last.store(0, Ordering::Relaxed);
+            self.last_delay
+                .store(delay.map_or(0, |d| d.saturating_add(1)), Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
+            self.phase.store(RUNNING, Ordering::Relaxed);
+        });
+        before
+    }
+
+    /// Ends a turn.
+    #[inline]
+    pub(crate) fn exit(&self, now: Nanos) {
+        let entered = self.since.load(Ordering::Relaxed);
+        self.write(|| {
+            self.last
+                .store(now.saturating_sub(entered), Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
+            self.phase.store(PARKED, Ordering::Relaxed);
+        });
+    }
+
+    /// The turn that just ended looked like the drop of the future.
+    pub(crate) fn ending(&self) {
+        self.write(|| self.phase.store(ENDING, Ordering::Relaxed));
+    }
+
+    /// The pending turn, where it was a poll for sure.
+    pub(crate) fn pending(&self, phase: u32) -> Option<Poll> {
+        (phase == PARKED || phase == ENDING).then(|| Poll {
+            duration: self.last.load(Ordering::Relaxed),
+            delay: self.last_delay.load(Ordering::Relaxed).checked_sub(1),
+        })
+    }
+
+    fn commit(&self, duration: u64) {
+        bump(&self.busy, duration);
+        if duration > self.longest.load(Ordering::Relaxed) {
+            self.longest.store(duration, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn write(&self, change: impl FnOnce()) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // Pairs with the reader's acquire fence: who reads one of the new values
+        // also reads the odd sequence, or a later one.
+        fence(Ordering::Release);
+        change();
+        // Pairs with the reader's first load: who reads this even sequence also
+        // reads all new values.
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Reads all fields as they were at one moment.
+    pub(crate) fn read(&self) -> Reading {
+        let mut tries = 0;
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            let reading = Reading {
+                phase: self.phase.load(Ordering::Relaxed),
+                turns: self.turns.load(Ordering::Relaxed),
+                busy: self.busy.load(Ordering::Relaxed),
+                scheduled: self.scheduled.load(Ordering::Relaxed),
+                longest: self.longest.load(Ordering::Relaxed),
+                since: self.since.load(Ordering::Relaxed),
+                last: self.last.load(Ordering::Relaxed),
+                last_delay: self.last_delay.load(Ordering::Relaxed),
+            };
+            fence(Ordering::Acquire);
+            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return reading;
+            }
+            tries += 1;
+            if tries < SPINS {
+                spin_loop();
+            } else {
+                yield_now();
+            }
+        }
+    }
+}
+
+#[inline]
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
+}
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_turn_before_is_a_poll_once_the_next_begins() {
+        let turn = Turn::new();
+        turn.reset(10);
+        assert_eq!(turn.enter(15, None), None);
+        turn.exit(18);
+        assert_eq!(turn.read().busy, 0, "pending");
+        let poll = turn.enter(30, Some(25));
+        assert_eq!(
+            poll,
+            Some(Poll {
+                duration: 3,
+                delay: Some(5)
+            })
+        );
+        assert_eq!(turn.read().busy, 3);
+        assert_eq!(turn.read().scheduled, 10);
+    }
+
+    #[test]
+    fn a_wake_during_the_poll_counts_from_its_end() {
+        let turn = Turn::new();
+        turn.reset(1);
+        turn.enter(1, None);
+        turn.exit(100);
+        turn.enter(103, Some(50));
+        assert_eq!(turn.read().scheduled, 3);
+    }
+
+    #[test]
+    fn a_turn_without_a_wake_has_no_delay() {
+        let turn = Turn::new();
+        turn.reset(1);
+        turn.enter(1, None);
+        turn.exit(2);
+        turn.enter(9, None);
+        turn.exit(10);
+        let pending = turn.read().pending().expect("a finished turn");
+        assert_eq!(pending.delay, None);
+    }
+}
+
+#[cfg(all(test, straggler_loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A reader beside the poller sees each turn whole: time neither appears nor
+    /// vanishes, whatever the interleaving.
+    #[test]
+    fn a_reading_is_never_torn() {
+        loom::model(|| {
+            let turn = Arc::new(Turn::new());
+            turn.reset(1);
+            let poller = {
+                let turn = Arc::clone(&turn);
+                thread::spawn(move || {
+                    turn.enter(11, None);
+                    turn.exit(21);
+                })
+            };
+            let seen = turn.read();
+            let accounted = seen.busy + seen.scheduled + seen.last;
+            let expected = match seen.phase {
+                FRESH => (0, 1),
+                RUNNING => (10, 11),
+                PARKED => (20, 21),
+                other => panic!("phase {other} was never entered"),
+            };
+            assert_eq!((accounted, seen.since), expected);
+            poller.join().expect("the poller doesn't panic");
+        });
+    }
+}

@@ -1,0 +1,210 @@
+//! Who holds a waker of a task, and whether it was woken.
+//!
+//! Written by whoever wakes, from any thread, and so by read-modify-write. A waker
+//! event names a span, which leads to a slot; between the look-up and the change the
+//! slot may have been given to another task. So the *generation* of the slot is part
+//! of the word that is changed, and a change for an older generation does nothing:
+//! a late wake never falls on a stranger, and the balance of wakers stays true.
+//!
+//! ```text
+//! 63            32 31    30                    0
+//! [ generation   ][woken][ wakers somebody holds ]
+//! ```
+
+use crate::clock::Nanos;
+use crate::sync::{AtomicU64, Ordering};
+
+const WOKEN: u64 = 1 << 31;
+const WAKERS: u64 = WOKEN - 1;
+
+#[derive(Debug)]
+pub(crate) struct Wakes {
+    word: AtomicU64,
+    woken_at: AtomicU64,
+    wakes: AtomicU64,
+    self_wakes: AtomicU64,
+}
+
+/// What a waker event says, in tokio's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WakerOp {
+    Clone,
+    Drop,
+    /// By value: uses the waker up.
+    Wake,
+    WakeByRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WakeReading {
+    pub(crate) woken: bool,
+    pub(crate) wakers: u64,
+    pub(crate) wakes: u64,
+    pub(crate) self_wakes: u64,
+}
+
+impl Wakes {
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            woken_at: AtomicU64::new(0),
+            wakes: AtomicU64::new(0),
+            self_wakes: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes it that of the slot's next task.
+    pub(crate) fn reset(&self, generation: u32) {
+        for cell in [&self.woken_at, &self.wakes, &self.self_wakes] {
+            cell.store(0, Ordering::Relaxed);
+        }
+        // Release: who changes the word of this generation finds the counts at zero.
+        self.word
+            .store(u64::from(generation) << 32, Ordering::Release);
+    }
+
+    /// Takes in one waker event. Gives false where the slot has moved on to another
+    /// generation, or the balance would fall below zero.
+    #[inline]
+    pub(crate) fn apply(&self, generation: u32, op: WakerOp, own: bool, now: Nanos) -> bool {
+        let change = |word: u64| {
+            if (word >> 32) as u32 != generation {
+                return None;
+            }
+            match op {
+                WakerOp::Clone => (word & WAKERS < WAKERS).then(|| word + 1),
+                WakerOp::Drop => (word & WAKERS > 0).then(|| word - 1),
+                WakerOp::Wake => (word & WAKERS > 0).then(|| (word - 1) | WOKEN),
+                WakerOp::WakeByRef => Some(word | WOKEN),
+            }
+        };
+        // Acquire pairs with the reset of this generation.
+        let changed = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        let Ok(before) = changed else { return false };
+        if matches!(op, WakerOp::Wake | WakerOp::WakeByRef) {
+            if before & WOKEN == 0 {
+                self.woken_at.store(now, Ordering::Relaxed);
+            }
+            self.wakes.fetch_add(1, Ordering::Relaxed);
+            if own {
+                self.self_wakes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    /// Takes the wake, if there is one, for the poll that begins now. Gives when it
+    /// was seen; a waker that has flagged it but not yet noted the time counts as now.
+    #[inline]
+    pub(crate) fn take(&self, now: Nanos) -> Option<Nanos> {
+        if self.word.load(Ordering::Relaxed) & WOKEN == 0 {
+            return None;
+        }
+        self.word.fetch_and(!WOKEN, Ordering::AcqRel);
+        match self.woken_at.swap(0, Ordering::Relaxed) {
+            0 => Some(now),
+            at => Some(at),
+        }
+    }
+
+    pub(crate) fn read(&self) -> WakeReading {
+        let word = self.word.load(Ordering::Acquire);
+        WakeReading {
+            woken: word & WOKEN != 0,
+            wakers: word & WAKERS,
+            wakes: self.wakes.load(Ordering::Relaxed),
+            self_wakes: self.self_wakes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// When the pending wake was seen.
+    pub(crate) fn woken_at(&self) -> Option<Nanos> {
+        match self.woken_at.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(at),
+        }
+    }
+}
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_by_value_uses_its_waker_up() {
+        let wakes = Wakes::new();
+        wakes.reset(7);
+        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
+        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
+        assert!(wakes.apply(7, WakerOp::Wake, false, 5));
+        assert!(wakes.apply(7, WakerOp::WakeByRef, true, 6));
+        let read = wakes.read();
+        assert_eq!((read.wakers, read.wakes, read.self_wakes), (1, 2, 1));
+        assert_eq!(wakes.take(9), Some(5), "the first wake counts");
+        assert_eq!(wakes.take(9), None);
+    }
+
+    #[test]
+    fn a_late_wake_does_not_fall_on_the_next_task() {
+        let wakes = Wakes::new();
+        wakes.reset(1);
+        wakes.apply(1, WakerOp::Clone, false, 1);
+        wakes.reset(2);
+        assert!(!wakes.apply(1, WakerOp::Wake, false, 3));
+        assert_eq!(wakes.read().wakes, 0);
+        assert_eq!(wakes.take(4), None);
+    }
+
+    #[test]
+    fn the_balance_never_goes_below_zero() {
+        let wakes = Wakes::new();
+        wakes.reset(1);
+        assert!(!wakes.apply(1, WakerOp::Drop, false, 1));
+        assert_eq!(wakes.read().wakers, 0);
+    }
+}
+
+#[cfg(all(test, straggler_loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A wake beside the poll is neither lost nor taken twice.
+    #[test]
+    fn a_wake_is_taken_once() {
+        loom::model(|| {
+            let wakes = Arc::new(Wakes::new());
+            wakes.reset(1);
+            let waker = {
+                let wakes = Arc::clone(&wakes);
+                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, 5)))
+            };
+            let first = wakes.take(9).is_some();
+            waker.join().expect("the waker doesn't panic");
+            let second = wakes.take(9).is_some();
+            assert!(first ^ second);
+        });
+    }
+
+    /// A wake for a task that has ended never touches the next task in its slot.
+    #[test]
+    fn reuse_beside_a_late_wake() {
+        loom::model(|| {
+            let wakes = Arc::new(Wakes::new());
+            wakes.reset(1);
+            wakes.apply(1, WakerOp::Clone, false, 1);
+            let late = {
+                let wakes = Arc::clone(&wakes);
+                thread::spawn(move || wakes.apply(1, WakerOp::Wake, false, 5))
+            };
+            wakes.reset(2);
+            late.join().expect("the late waker doesn't panic");
+            let read = wakes.read();
+            assert!(!read.woken);
+            assert_eq!(read.wakers, 0);
+        });
+    }
+}

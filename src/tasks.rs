@@ -1,0 +1,74 @@
+//! The handle by which tasks are asked about.
+
+use crate::capture::ParentRules;
+use crate::monitor::Monitor;
+use crate::query::{Reader, Snapshot};
+use crate::table::Table;
+use crate::{Diagnosis, diagnose};
+use std::fmt;
+use std::sync::Arc;
+
+/// The live tasks of this process, as one layer or one set of hooks sees them.
+///
+/// Cheap to clone, and shared between threads. Made by [`Builder::build`](crate::Builder::build).
+#[derive(Clone)]
+pub struct Tasks {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) rules: Arc<ParentRules>,
+    /// Stops with the last handle.
+    pub(crate) monitor: Option<Arc<Monitor>>,
+}
+
+/// What the monitor's thread sees of it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: Arc<Table>,
+    pub(crate) reader: Reader,
+}
+
+impl Shared {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.reader.snapshot(&self.table)
+    }
+}
+
+impl Tasks {
+    /// Copies every live task and judges which are orphans now.
+    ///
+    /// No poll waits for it: it holds no lock that a poll takes, and one that a spawn or an
+    /// end may take for some nanoseconds at a time. Costs some hundred nanoseconds and
+    /// bytes a task; where tasks look ended while their spans are held, 200 µs more for a
+    /// second look.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Sets straggler's hooks on a runtime builder, where [`Source::Hooks`](crate::Source::Hooks)
+    /// or [`Source::Both`](crate::Source::Both) was chosen.
+    ///
+    /// tokio keeps one hook of each sort: those set before are replaced, and those set
+    /// later replace these. Without `tokio_unstable`, or with
+    /// [`Source::Spans`](crate::Source::Spans), it does nothing.
+    pub fn hook(&self, builder: &mut tokio::runtime::Builder) {
+        #[cfg(tokio_unstable)]
+        if self.shared.table.config.source.hooks() {
+            crate::capture::hook(&self.shared.table, &self.rules, builder);
+            self.shared.table.runtimes.hooks_are_set();
+        }
+        #[cfg(not(tokio_unstable))]
+        let _ = (builder, &self.rules);
+    }
+
+    /// Why something isn't seen, each with its fix. Empty when all is well.
+    pub fn diagnose(&self) -> Vec<Diagnosis> {
+        diagnose::diagnose(&self.shared.table)
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks")
+            .field("config", &self.shared.table.config)
+            .finish_non_exhaustive()
+    }
+}
