@@ -220,7 +220,7 @@ impl Turn {
                 last_delay: self.last_delay.load(Ordering::Relaxed),
             };
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return reading;
             }
             tries += 1;
