@@ -219,6 +219,8 @@ struct Plan {
     location: &'static Location<'static>,
     spans: Option<Spans>,
     spawner: Spawner,
+    /// What `try_id` gave there.
+    planned_in: u64,
     daemon: bool,
 }
 
@@ -234,6 +236,7 @@ impl Plan {
             location,
             spans: rules.spans(around),
             spawner: spawner.unwrap_or(Spawner::None),
+            planned_in: raw_current(),
             daemon: in_daemon(),
         }
     }
@@ -267,6 +270,21 @@ impl Shared {
             Stage::Entered(key) => Some(key),
             Stage::Refused | Stage::Planned(_) => None,
         }
+    }
+
+    /// The key of a task whose future is dropped in `current` and was never polled. It
+    /// may be dropped before the spawn returns, where the runtime is shut down.
+    fn dropped_unpolled(&self, current: u64) -> Option<Key> {
+        let mut stage = self.stage.lock();
+        if let Stage::Planned(plan) = &*stage
+            && (current == 0 || current == plan.planned_in)
+        {
+            // The drop of a task runs as that task. The spawn itself has failed.
+            *stage = Stage::Refused;
+            return None;
+        }
+        drop(stage);
+        self.entered(current)
     }
 
     fn enter(&self, id: u64, plan: &mut Plan) -> Option<Key> {
@@ -371,17 +389,7 @@ impl Drop for Life {
         };
         let table = &shared.table;
         if !self.met {
-            // Never polled. In the drop `try_id` is the task; where the spawn itself
-            // failed there is no task, and nothing was entered.
-            let current = raw_current();
-            let mut stage = shared.stage.lock();
-            self.key = match *stage {
-                Stage::Entered(key) => Some(key),
-                Stage::Refused => None,
-                Stage::Planned(_) => table.by_task(current).filter(|_| current != 0),
-            };
-            // Nobody enters it from now on.
-            *stage = self.key.map_or(Stage::Refused, Stage::Entered);
+            self.key = shared.dropped_unpolled(raw_current());
         }
         let Some(key) = self.key else { return };
         let outcome = match self {
