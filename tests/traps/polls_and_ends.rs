@@ -393,3 +393,66 @@ fn an_instrument_nested_inside_the_task_is_no_poll() {
         assert_eq!(truth.polls(), 2);
     });
 }
+
+// 10: tokio drops such a task, and runs the terminate hook, before the spawn hook
+#[test]
+fn a_task_spawned_into_a_closed_runtime_is_no_ghost() {
+    for source in [Source::Spans, Source::Hooks, Source::Both] {
+        for flavour in FLAVOURS {
+            let world = World::with(|builder| builder.source(source));
+            let truth = Arc::new(Truth::default());
+            let runtime = world.runtime(flavour);
+            let handle = runtime.handle().clone();
+            drop(runtime);
+            handle.spawn(truth.count(std::future::pending::<()>()));
+            {
+                let _inside = handle.enter();
+                straggler::spawn(truth.count(std::future::pending::<()>()));
+            }
+            assert_eq!(truth.dropped(), 2);
+            let snapshot = world.snapshot();
+            assert_eq!(
+                snapshot.tasks().len(),
+                0,
+                "{source:?} {flavour:?}\n{snapshot}"
+            );
+            let sites = snapshot.sites().filter(|site| site.kind() == Kind::Task);
+            let counts = sites.map(|site| (site.spawned(), site.ended(), site.aborted()));
+            assert_eq!(
+                counts.collect::<Vec<_>>(),
+                [(1, 1, 1); 2],
+                "{source:?}\n{snapshot}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_spawn_that_fails_leaves_no_mark_on_the_next() {
+    let world = World::with(|builder| builder.source(Source::Hooks));
+    let truth = Arc::new(Truth::default());
+    std::panic::catch_unwind(|| straggler::task("lost").spawn(async {})).unwrap_err();
+    world.block_on(async {
+        let task = tokio::spawn(truth.count(std::future::pending::<()>()));
+        settle().await;
+        let task = world.expect_task(task.id());
+        assert_eq!((task.name(), task.polls()), (None, truth.polls()));
+    });
+}
+
+#[test]
+fn a_spawn_that_fails_inside_a_task_does_not_end_that_task() {
+    let world = World::new();
+    world.block_on(async {
+        let parent = straggler::spawn(async {
+            let outside = || straggler::spawn_local(async {});
+            assert!(
+                std::panic::catch_unwind(outside).is_err(),
+                "no LocalSet here"
+            );
+            std::future::pending::<()>().await;
+        });
+        settle().await;
+        assert_eq!(world.expect_task(parent.id()).polls(), 1);
+    });
+}
