@@ -58,7 +58,7 @@ pub(crate) fn judge(subject: &Subject<'_>, grace: u64, now: Nanos) -> Option<Fin
         .into_iter()
         .flatten()
         .filter(|finding| finding.since >= subject.spawned_at)
-        .filter(|finding| now.saturating_sub(finding.since) >= grace)
+        .filter(|finding| (now.checked_sub(finding.since)).is_some_and(|past| past >= grace))
         .min_by_key(|finding| (std::cmp::Reverse(finding.certainty), finding.since))
 }
 
