@@ -8,7 +8,6 @@ mod site;
 pub use site::Site;
 
 use crate::Diagnosis;
-use crate::clock::Nanos;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Gone, Subject};
@@ -238,7 +237,6 @@ fn assemble(
     }
     let judge = Judge {
         table,
-        now,
         grace: crate::clock::nanos(grace),
         home_turns: home_turns(&live),
         live: &live,
@@ -290,7 +288,6 @@ fn home_turns(live: &[Found]) -> HashMap<TaskId, u64> {
 /// Turns what was found into what is shown.
 struct Judge<'a> {
     table: &'a Table,
-    now: Nanos,
     grace: u64,
     home_turns: HashMap<TaskId, u64>,
     live: &'a [Found],
@@ -356,10 +353,10 @@ impl Judge<'_> {
             span,
             home_turns: home.and_then(|home| self.home_turns.get(&home.id).copied()),
         };
-        let finding = orphan::judge(&subject, self.grace, self.now)?;
+        let finding = orphan::judge(&subject, self.grace, found.now)?;
         Some(Orphaned {
             since: self.table.clock.system_time(finding.since),
-            elapsed: Duration::from_nanos(self.now.saturating_sub(finding.since)),
+            elapsed: Duration::from_nanos(found.now.saturating_sub(finding.since)),
             cause: finding.cause,
             certainty: finding.certainty,
         })
