@@ -8,6 +8,7 @@ mod fate;
 mod lineages;
 mod record;
 mod runtimes;
+mod sequence;
 mod sites;
 mod slab;
 mod tallies;
