@@ -136,6 +136,11 @@ impl Table {
         self.slab.slot(key.index)
     }
 
+    /// About how many tasks are live.
+    pub(crate) fn claimed(&self) -> usize {
+        self.slab.claimed()
+    }
+
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
         self.slab.slots()
     }
