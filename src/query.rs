@@ -257,6 +257,7 @@ fn assemble(
         lineages_cut: table.lineages_cut(),
         ..table.loss.read()
     };
+    let unpolled = live.iter().filter(|task| task.runtime == 0).count();
     let sites = sites.sorted();
     let positions = (sites.iter().enumerate())
         .map(|(at, site)| (site.index, at))
@@ -270,7 +271,7 @@ fn assemble(
         positions,
         lineages: table.lineages(),
         loss,
-        diagnoses: crate::diagnose::diagnose(table),
+        diagnoses: crate::diagnose::diagnose(table, unpolled),
     }
 }
 
