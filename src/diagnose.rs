@@ -26,7 +26,8 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-pub(crate) fn diagnose(table: &Table) -> Vec<Diagnosis> {
+/// `unpolled` live tasks are on a runtime that is not known yet.
+pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let mut say = |code, text: String| found.push(Diagnosis { code, text });
     let source = table.config.source;
@@ -76,6 +77,9 @@ pub(crate) fn diagnose(table: &Table) -> Vec<Diagnosis> {
                 .into(),
         );
     }
+    if source == Source::Hooks {
+        look_around(table, unpolled);
+    }
     let unhooked = table.runtimes.unhooked();
     if source == Source::Hooks && !unhooked.is_empty() {
         let ids: Vec<_> = unhooked.iter().map(ToString::to_string).collect();
@@ -89,4 +93,14 @@ pub(crate) fn diagnose(table: &Table) -> Vec<Diagnosis> {
         );
     }
     found
+}
+
+/// Notes the runtime from which straggler is asked, if it has more tasks than hooks told of.
+fn look_around(table: &Table, unpolled: usize) {
+    if let Ok(handle) = tokio::runtime::Handle::try_current()
+        && handle.metrics().num_alive_tasks() > unpolled
+        && table.runtimes.add_unhooked(&handle)
+    {
+        table.loss.unseen_task();
+    }
 }

@@ -69,6 +69,9 @@
 //!
 //! Not a feature: any `unsafe` code.
 
+// The models need a part of the crate only.
+#![cfg_attr(straggler_loom, allow(dead_code, unused_imports))]
+
 #[cfg(not(straggler_loom))]
 mod builder;
 #[cfg(not(straggler_loom))]

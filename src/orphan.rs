@@ -10,6 +10,11 @@
 //! The certain comes before the likely, and the earlier before the later. What ended
 //! before a task was spawned did not start it. Roots, `block_on`, daemons and tasks
 //! with an unknown parent are never orphans for that; a span above them still counts.
+//!
+//! A snapshot copies one task after another while they run, and reads what became of
+//! their parents last. A task is judged at the moment it was copied: that it was alive
+//! then says nothing of it after a parent that ended later, such as one that had only
+//! just been told of the task's end.
 
 use crate::clock::Nanos;
 use crate::table::{Fate, ParentTask, SpanFate};
@@ -44,13 +49,13 @@ pub(crate) struct Finding {
     pub(crate) certainty: Certainty,
 }
 
-/// Judges one task at `now`.
-pub(crate) fn judge(subject: &Subject<'_>, grace: u64, now: Nanos) -> Option<Finding> {
+/// Judges one task that was alive at `seen`.
+pub(crate) fn judge(subject: &Subject<'_>, grace: u64, seen: Nanos) -> Option<Finding> {
     if subject.daemon || subject.kind == Kind::BlockOn {
         return None;
     }
     let findings = [
-        parent_ended(subject, now),
+        parent_ended(subject),
         span_task_ended(subject),
         span_over(subject),
     ];
@@ -58,18 +63,18 @@ pub(crate) fn judge(subject: &Subject<'_>, grace: u64, now: Nanos) -> Option<Fin
         .into_iter()
         .flatten()
         .filter(|finding| finding.since >= subject.spawned_at)
-        .filter(|finding| (now.checked_sub(finding.since)).is_some_and(|past| past >= grace))
+        .filter(|finding| (seen.checked_sub(finding.since)).is_some_and(|past| past >= grace))
         .min_by_key(|finding| (std::cmp::Reverse(finding.certainty), finding.since))
 }
 
-fn parent_ended(subject: &Subject<'_>, now: Nanos) -> Option<Finding> {
+fn parent_ended(subject: &Subject<'_>) -> Option<Finding> {
     let ParentTask::Known(fate) = subject.parent else {
         return None;
     };
     let (since, certainty) = match subject.parent_gone {
         Gone::No => return None,
-        // It left the table while the snapshot was taken: just now.
-        Gone::Ended => (fate.ended_at().unwrap_or(now), Certainty::Certain),
+        // Without a time it is leaving the table just now, after the task was seen.
+        Gone::Ended => (fate.ended_at()?, Certainty::Certain),
         Gone::Ending => (fate.ending_since()?, Certainty::Likely),
     };
     Some(Finding {
@@ -243,6 +248,25 @@ mod tests {
             ..Case::default()
         };
         assert_eq!(case.judge(0), None);
+    }
+
+    #[test]
+    fn what_ended_after_the_task_was_seen_says_nothing_of_it() {
+        let parent = ended(NOW + 1);
+        let request = span(Some(Arc::clone(&parent)));
+        request.close(NOW + 1);
+        let case = Case {
+            parent: Some(parent),
+            gone: Gone::Ended,
+            span: Some(request),
+            ..Case::default()
+        };
+        assert_eq!(case.judge(0), None);
+        let leaving = Case {
+            gone: Gone::Ended,
+            ..Case::default()
+        };
+        assert_eq!(leaving.judge(0), None, "its end has no time yet");
     }
 
     #[test]

@@ -274,6 +274,7 @@ fn assemble(
         lineages_cut: table.lineages_cut(),
         ..table.loss.read()
     };
+    let unpolled = live.iter().filter(|task| task.runtime == 0).count();
     let sites = sites.sorted();
     let positions = (sites.iter().enumerate())
         .map(|(at, site)| (site.index, at))
@@ -287,7 +288,7 @@ fn assemble(
         positions,
         lineages: table.lineages(),
         loss,
-        diagnoses: crate::diagnose::diagnose(table),
+        diagnoses: crate::diagnose::diagnose(table, unpolled),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The handle by which tasks are asked about.
 
+use crate::Diagnosis;
 use crate::capture::ParentRules;
 use crate::monitor::Monitor;
 use crate::query::{Reader, Snapshot};
 use crate::table::Table;
-use crate::{Diagnosis, diagnose};
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,9 +59,10 @@ impl Tasks {
         let _ = (builder, &self.rules);
     }
 
-    /// Why something isn't seen, each with its fix. Empty when all is well.
+    /// Why something isn't seen, each with its fix. Empty when all is well. Costs a
+    /// snapshot, which has them too.
     pub fn diagnose(&self) -> Vec<Diagnosis> {
-        diagnose::diagnose(&self.shared.table)
+        self.snapshot().diagnoses().to_vec()
     }
 }
 

@@ -8,6 +8,7 @@ mod fate;
 mod lineages;
 mod record;
 mod runtimes;
+mod sequence;
 mod sites;
 mod slab;
 mod tallies;
@@ -144,6 +145,11 @@ impl Table {
     #[inline]
     pub(crate) fn slot(&self, key: Key) -> &Slot {
         self.slab.slot(key.index)
+    }
+
+    /// About how many tasks are live.
+    pub(crate) fn claimed(&self) -> usize {
+        self.slab.claimed()
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {

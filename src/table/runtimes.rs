@@ -9,6 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::runtime::{Handle, Id};
 
+/// More runtimes than this at once are looked through for those to let go.
+const MOST_IDLE: usize = 64;
+
 #[derive(Debug, Default)]
 pub(crate) struct Runtimes {
     known: Mutex<Known>,
@@ -67,12 +70,27 @@ impl Runtimes {
             known.unused.remove(&number);
             return number;
         }
+        if known.by_number.len() >= MOST_IDLE {
+            self.release_idle(&mut known);
+        }
         known.next = known.next.wrapping_add(1).max(1);
         let number = known.next;
         known.by_id.insert(id, number);
         let hooked = false;
         known.by_number.insert(number, Runtime { handle, hooked });
         number
+    }
+
+    /// Lets go of runtimes without a task, where nobody takes snapshots and many
+    /// runtimes come and go. One that is not done gets a new number.
+    #[cold]
+    fn release_idle(&self, known: &mut Known) {
+        (known.by_number).retain(|_, runtime| runtime.handle.metrics().num_alive_tasks() > 0);
+        let Known {
+            by_id, by_number, ..
+        } = known;
+        by_id.retain(|_, number| by_number.contains_key(number));
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// Notes that some runtime's builder has our hooks.

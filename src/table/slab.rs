@@ -221,6 +221,11 @@ impl Slab {
         &page[index as usize % PAGE]
     }
 
+    /// How many slots are in use.
+    pub(crate) fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Relaxed)
+    }
+
     /// Every slot that was ever used.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
         self.pages.iter().enumerate().flat_map(|(number, page)| {

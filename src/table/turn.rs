@@ -13,25 +13,21 @@
 //! | `ENDING` | [`ending`](Turn::ending), by the poller | the last turn looked like the drop |
 //!
 //! Fields are written by one thread at a time: tokio lets one thread poll a task, and
-//! hands it on with the ordering needed. Readers are any number of snapshots. They
-//! never make the poller wait: a sequence lock lets them see when they have read a
-//! half-written turn, and read again.
+//! hands it on with the ordering needed. Readers are any number of snapshots, which the
+//! poller never waits for: a [`Sequence`] tells them what to read again.
 
+use super::sequence::Sequence;
 use crate::clock::Nanos;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin_loop, yield_now};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) const FRESH: u32 = 0;
 pub(crate) const RUNNING: u32 = 1;
 pub(crate) const PARKED: u32 = 2;
 pub(crate) const ENDING: u32 = 3;
 
-/// After so many failed reads the writer was probably taken off its processor.
-const SPINS: u32 = 64;
-
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// Odd while a write is under way.
-    sequence: AtomicU32,
+    sequence: Sequence,
     phase: AtomicU32,
     /// Turns entered, the pending one included.
     turns: AtomicU64,
@@ -87,7 +83,7 @@ impl Reading {
 impl Turn {
     pub(crate) fn new() -> Self {
         Self {
-            sequence: AtomicU32::new(0),
+            sequence: Sequence::new(),
             phase: AtomicU32::new(FRESH),
             turns: AtomicU64::new(0),
             busy: AtomicU64::new(0),
@@ -101,7 +97,7 @@ impl Turn {
 
     /// Makes it that of a task spawned now.
     pub(crate) fn reset(&self, now: Nanos) {
-        self.write(|| {
+        self.sequence.write(|| {
             for cell in [
                 &self.turns,
                 &self.busy,
@@ -142,7 +138,7 @@ impl Turn {
         };
         let delay = ready_since.map(|at| now.saturating_sub(at));
         let before = self.pending(phase);
-        self.write(|| {
+        self.sequence.write(|| {
             if let Some(poll) = before {
                 self.commit(poll.duration);
             }
@@ -161,7 +157,7 @@ impl Turn {
     #[inline]
     pub(crate) fn exit(&self, now: Nanos) {
         let entered = self.since.load(Ordering::Relaxed);
-        self.write(|| {
+        self.sequence.write(|| {
             self.last
                 .store(now.saturating_sub(entered), Ordering::Relaxed);
             self.since.store(now, Ordering::Relaxed);
@@ -171,7 +167,8 @@ impl Turn {
 
     /// The turn that just ended looked like the drop of the future.
     pub(crate) fn ending(&self) {
-        self.write(|| self.phase.store(ENDING, Ordering::Relaxed));
+        self.sequence
+            .write(|| self.phase.store(ENDING, Ordering::Relaxed));
     }
 
     /// The pending turn, where it was a poll for sure.
@@ -189,47 +186,18 @@ impl Turn {
         }
     }
 
-    #[inline]
-    fn write(&self, change: impl FnOnce()) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(1), Ordering::Relaxed);
-        // Pairs with the reader's acquire fence: who reads one of the new values
-        // also reads the odd sequence, or a later one.
-        fence(Ordering::Release);
-        change();
-        // Pairs with the reader's first load: who reads this even sequence also
-        // reads all new values.
-        self.sequence
-            .store(sequence.wrapping_add(2), Ordering::Release);
-    }
-
     /// Reads all fields as they were at one moment.
     pub(crate) fn read(&self) -> Reading {
-        let mut tries = 0;
-        loop {
-            let before = self.sequence.load(Ordering::Acquire);
-            let reading = Reading {
-                phase: self.phase.load(Ordering::Relaxed),
-                turns: self.turns.load(Ordering::Relaxed),
-                busy: self.busy.load(Ordering::Relaxed),
-                scheduled: self.scheduled.load(Ordering::Relaxed),
-                longest: self.longest.load(Ordering::Relaxed),
-                since: self.since.load(Ordering::Relaxed),
-                last: self.last.load(Ordering::Relaxed),
-                last_delay: self.last_delay.load(Ordering::Relaxed),
-            };
-            fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
-                return reading;
-            }
-            tries += 1;
-            if tries < SPINS {
-                spin_loop();
-            } else {
-                yield_now();
-            }
-        }
+        self.sequence.read(|| Reading {
+            phase: self.phase.load(Ordering::Relaxed),
+            turns: self.turns.load(Ordering::Relaxed),
+            busy: self.busy.load(Ordering::Relaxed),
+            scheduled: self.scheduled.load(Ordering::Relaxed),
+            longest: self.longest.load(Ordering::Relaxed),
+            since: self.since.load(Ordering::Relaxed),
+            last: self.last.load(Ordering::Relaxed),
+            last_delay: self.last_delay.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -284,39 +252,5 @@ mod tests {
         turn.exit(10);
         let pending = turn.read().pending().expect("a finished turn");
         assert_eq!(pending.delay, None);
-    }
-}
-
-#[cfg(all(test, straggler_loom))]
-mod models {
-    use super::*;
-    use loom::sync::Arc;
-    use loom::thread;
-
-    /// A reader beside the poller sees each turn whole: time neither appears nor
-    /// vanishes, whatever the interleaving.
-    #[test]
-    fn a_reading_is_never_torn() {
-        loom::model(|| {
-            let turn = Arc::new(Turn::new());
-            turn.reset(1);
-            let poller = {
-                let turn = Arc::clone(&turn);
-                thread::spawn(move || {
-                    turn.enter(11, None);
-                    turn.exit(21);
-                })
-            };
-            let seen = turn.read();
-            let accounted = seen.busy + seen.scheduled + seen.last;
-            let expected = match seen.phase {
-                FRESH => (0, 1),
-                RUNNING => (10, 11),
-                PARKED => (20, 21),
-                other => panic!("phase {other} was never entered"),
-            };
-            assert_eq!((accounted, seen.since), expected);
-            poller.join().expect("the poller doesn't panic");
-        });
     }
 }

@@ -58,9 +58,11 @@ impl Wakes {
         for cell in [&self.woken_at, &self.wakes, &self.self_wakes] {
             cell.store(0, Ordering::Relaxed);
         }
-        // Release: who changes the word of this generation finds the counts at zero.
+        // Release: who changes the word of this generation finds the counts at zero. A
+        // swap, so that a late change of the older generation comes either before it in
+        // the word's history, and is overwritten, or sees it, and is refused.
         self.word
-            .store(u64::from(generation) << 32, Ordering::Release);
+            .swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
     /// Takes in one waker event. Gives false where the slot has moved on to another
