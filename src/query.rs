@@ -125,11 +125,13 @@ impl Reader {
         if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
             pause();
             refresh(table, &mut found, &look);
-            let second = self.look(table, &found, &totals);
-            finish(table, &mut found, &look, &second);
+            let mut second = self.look(table, &found, &totals);
+            finish(table, &mut found, &mut totals, &look, &second);
+            // A runtime's own count may lag: what two looks miss is missing.
+            second.unaccounted = second.unaccounted.min(look.unaccounted);
             look = second;
         } else {
-            finish(table, &mut found, &last, &look);
+            finish(table, &mut found, &mut totals, &last, &look);
         }
         let open = open_now(&look, &last);
         let unaccounted = look.unaccounted;
@@ -167,8 +169,15 @@ impl Reader {
     }
 }
 
-/// Ends what two looks agree on, and takes it out of what was found.
-fn finish(table: &Table, found: &mut Vec<Found>, first: &Look, second: &Look) {
+/// Ends what two looks agree on, and moves it from what was found to the totals, which
+/// were read before.
+fn finish(
+    table: &Table,
+    found: &mut Vec<Found>,
+    totals: &mut [Totals],
+    first: &Look,
+    second: &Look,
+) {
     let over: HashSet<&Mark> = first.over.intersection(&second.over).collect();
     if over.is_empty() {
         return;
@@ -184,6 +193,10 @@ fn finish(table: &Table, found: &mut Vec<Found>, first: &Look, second: &Look) {
             // Its future was dropped at the end of its last turn.
             let at = task.turn.since;
             table.end(None, task.key, at, LastTurn::Drop, outcome);
+            // The copy may be of a site that is younger than the totals.
+            if let Some(site) = totals.get_mut(task.site as usize) {
+                site.ended(at.saturating_sub(task.spawned_at), outcome);
+            }
         }
         !is_over
     });

@@ -3,7 +3,8 @@
 //! The spawn hook runs in the spawner, after the task's span (if any) was created. The
 //! poll hooks run around a *turn*, which may be the drop of an aborted task and not
 //! a poll at all; hooks alone can't tell the two apart. The terminate hook is the exact
-//! end, and comes for blocking tasks too, which no spawn hook announces.
+//! end, and comes for blocking tasks too, which no spawn hook announces. It comes *before*
+//! the spawn hook where the runtime is shut down while, or before, the task is spawned.
 
 use super::local::{self, Seen};
 use super::parents::{Around, ParentRules};
@@ -72,8 +73,13 @@ fn spawned(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>) {
             spans,
             traits,
         };
-        if local.spawn(table, seen).is_none() && wrapped.is_some() {
-            table.mark_refused(id);
+        match local.spawn(table, seen) {
+            None if wrapped.is_some() => table.mark_refused(id),
+            Some(key) if table.has_ended_early(id) => {
+                let (now, tally) = (table.clock.now(), Some(&mut local.tally));
+                table.end(tally, key, now, LastTurn::Drop, Outcome::Aborted);
+            }
+            _ => {}
         }
     });
 }
@@ -96,9 +102,11 @@ fn poll_stops(table: &Arc<Table>, meta: &TaskMeta<'_>) {
 
 fn terminated(table: &Arc<Table>, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
-    let Some(key) = table.by_task(id) else {
-        return;
-    };
+    let key = table.by_task(id).or_else(|| {
+        table.ended_early(id);
+        table.by_task(id)
+    });
+    let Some(key) = key else { return };
     let slot = table.slot(key);
     let held = slot.traits();
     let last = if held & traits::BY_HOOKS != 0 {

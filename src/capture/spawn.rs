@@ -137,7 +137,9 @@ impl TaskBuilder {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.wrap(f, Kind::Task, tokio::spawn)
+        let (future, spawning) = self.wrap(f, Kind::Task);
+        // By its name: tokio asks for its caller, which a call through a parameter hides.
+        spawning.spawned(tokio::spawn(future))
     }
 
     /// Spawns it as [`straggler::spawn_local`](spawn_local) does.
@@ -151,45 +153,60 @@ impl TaskBuilder {
         F: Future + 'static,
         F::Output: 'static,
     {
-        self.wrap(f, Kind::Local, tokio::task::spawn_local)
+        let (future, spawning) = self.wrap(f, Kind::Local);
+        spawning.spawned(tokio::task::spawn_local(future))
     }
 
     #[track_caller]
-    fn wrap<F: Future>(
-        self,
-        future: F,
-        kind: Kind,
-        spawn: impl FnOnce(Tracked<F>) -> JoinHandle<F::Output>,
-    ) -> JoinHandle<F::Output> {
+    fn wrap<F: Future>(self, inner: F, kind: Kind) -> (Tracked<F>, Spawning) {
         let capture = dispatcher::get_default(|dispatch| {
             let capture = dispatch.downcast_ref::<Capture>()?;
             Some((Arc::clone(&capture.table), Arc::clone(&capture.rules)))
         });
-        let Some((table, rules)) = capture else {
-            let life = Life::default();
-            return spawn(Tracked {
-                inner: future,
-                life,
-            });
-        };
-        let plan = Plan::new(&table, &rules, self.name.clone(), kind, size_of::<F>());
-        let shared = Arc::new(Shared {
-            table,
-            stage: Mutex::new(Stage::Planned(Box::new(plan))),
+        // Asked out here, as a closure has a caller of its own.
+        let location = Location::caller();
+        let shared = capture.map(|(table, rules)| {
+            let plan = Plan {
+                name: self.name.clone(),
+                kind,
+                size: size_of::<F>(),
+                ..Plan::new(&table, &rules, location)
+            };
+            Wrapped { name: self.name }.announce();
+            Arc::new(Shared {
+                table,
+                stage: Mutex::new(Stage::Planned(Box::new(plan))),
+            })
         });
         let life = Life {
-            shared: Some(Arc::clone(&shared)),
+            shared: shared.clone(),
             ..Life::default()
         };
-        Wrapped { name: self.name }.announce();
-        let handle = spawn(Tracked {
-            inner: future,
-            life,
-        });
-        // Taken by whoever saw the spawn; still here if nobody did.
-        Wrapped::take();
-        shared.entered(raw_id(handle.id()));
+        (Tracked { inner, life }, Spawning { shared })
+    }
+}
+
+/// A spawn under way on this thread. tokio panics where it can't spawn; then this
+/// takes the announcement back, which is not the next task's.
+struct Spawning {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Spawning {
+    fn spawned<T>(self, handle: JoinHandle<T>) -> JoinHandle<T> {
+        if let Some(shared) = &self.shared {
+            shared.entered(raw_id(handle.id()));
+        }
         handle
+    }
+}
+
+impl Drop for Spawning {
+    fn drop(&mut self) {
+        if self.shared.is_some() {
+            // Taken already by whoever saw the spawn; still here if nobody did.
+            Wrapped::take();
+        }
     }
 }
 
@@ -202,28 +219,24 @@ struct Plan {
     location: &'static Location<'static>,
     spans: Option<Spans>,
     spawner: Spawner,
+    /// What `try_id` gave there.
+    planned_in: u64,
     daemon: bool,
 }
 
 impl Plan {
-    #[track_caller]
-    fn new(
-        table: &Arc<Table>,
-        rules: &ParentRules,
-        name: Option<Arc<str>>,
-        kind: Kind,
-        size: usize,
-    ) -> Self {
+    fn new(table: &Arc<Table>, rules: &ParentRules, location: &'static Location<'static>) -> Self {
         let around =
             dispatcher::get_default(|dispatch| (rules.around_current)(dispatch, table, rules));
         let spawner = local::with(table, |local| local.spawner(table));
         Self {
-            name,
-            kind,
-            size,
-            location: Location::caller(),
+            name: None,
+            kind: Kind::Task,
+            size: 0,
+            location,
             spans: rules.spans(around),
             spawner: spawner.unwrap_or(Spawner::None),
+            planned_in: raw_current(),
             daemon: in_daemon(),
         }
     }
@@ -257,6 +270,21 @@ impl Shared {
             Stage::Entered(key) => Some(key),
             Stage::Refused | Stage::Planned(_) => None,
         }
+    }
+
+    /// The key of a task whose future is dropped in `current` and was never polled. It
+    /// may be dropped before the spawn returns, where the runtime is shut down.
+    fn dropped_unpolled(&self, current: u64) -> Option<Key> {
+        let mut stage = self.stage.lock();
+        if let Stage::Planned(plan) = &*stage
+            && (current == 0 || current == plan.planned_in)
+        {
+            // The drop of a task runs as that task. The spawn itself has failed.
+            *stage = Stage::Refused;
+            return None;
+        }
+        drop(stage);
+        self.entered(current)
     }
 
     fn enter(&self, id: u64, plan: &mut Plan) -> Option<Key> {
@@ -361,17 +389,7 @@ impl Drop for Life {
         };
         let table = &shared.table;
         if !self.met {
-            // Never polled. In the drop `try_id` is the task; where the spawn itself
-            // failed there is no task, and nothing was entered.
-            let current = raw_current();
-            let mut stage = shared.stage.lock();
-            self.key = match *stage {
-                Stage::Entered(key) => Some(key),
-                Stage::Refused => None,
-                Stage::Planned(_) => table.by_task(current).filter(|_| current != 0),
-            };
-            // Nobody enters it from now on.
-            *stage = self.key.map_or(Stage::Refused, Stage::Entered);
+            self.key = shared.dropped_unpolled(raw_current());
         }
         let Some(key) = self.key else { return };
         let outcome = match self {

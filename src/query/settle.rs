@@ -4,7 +4,8 @@
 //! have ended without that sign; they are parked, not woken, and nobody holds a waker
 //! of theirs, which is also what a lost waker looks like. The runtime's own count of
 //! live tasks settles both: if it counts as many fewer as there are candidates, the
-//! candidates have ended.
+//! candidates have ended. Where a waker of such a task is left behind, it looks like
+//! any idle one; unless all have ended, those missing are *unaccounted*.
 //!
 //! That needs numbers that belong together: nothing may be spawned or end while they
 //! are read, and two looks must agree. On a runtime that never rests, and for `LocalSet`
@@ -52,6 +53,7 @@ struct Runtime<'a> {
     tasks: usize,
     ending: Vec<&'a Found>,
     silent: Vec<&'a Found>,
+    parked: Vec<&'a Found>,
 }
 
 /// Takes one look. `alive` is a runtime's own count; `quiet` says that nothing was
@@ -82,8 +84,11 @@ pub(crate) fn look(
         runtime.tasks += 1;
         if ending {
             runtime.ending.push(task);
-        } else if is_silent(task) {
-            runtime.silent.push(task);
+        } else if is_parked(task) {
+            runtime.parked.push(task);
+            if task.wakes.wakers == 0 {
+                runtime.silent.push(task);
+            }
         }
     }
     if !quiet {
@@ -91,7 +96,7 @@ pub(crate) fn look(
     }
     for (number, runtime) in &runtimes {
         // Only what is open is worth the runtime's lock.
-        if runtime.ending.is_empty() && runtime.silent.is_empty() {
+        if runtime.ending.is_empty() && runtime.parked.is_empty() {
             continue;
         }
         if let Some(alive) = alive(*number) {
@@ -101,13 +106,9 @@ pub(crate) fn look(
     look
 }
 
-/// Parked, not woken, and nobody could wake it.
-fn is_silent(task: &Found) -> bool {
-    task.turn.phase == PARKED
-        && task.knows_wakes()
-        && !task.is_exact()
-        && !task.wakes.woken
-        && task.wakes.wakers == 0
+/// Parked and not woken, of which only its span tells whether it has ended.
+fn is_parked(task: &Found) -> bool {
+    task.turn.phase == PARKED && task.knows_wakes() && !task.is_exact() && !task.wakes.woken
 }
 
 impl Look {
@@ -126,7 +127,11 @@ impl Look {
         if rest == 0 {
             return;
         }
-        if rest == runtime.silent.len() {
+        if rest == runtime.parked.len() {
+            // Somebody may hold a waker of a task that is no more.
+            self.over.extend(marks(&runtime.parked));
+            self.open.extend(marks(&runtime.parked));
+        } else if rest == runtime.silent.len() {
             self.over.extend(marks(&runtime.silent));
         } else {
             self.unaccounted += rest as u64;
@@ -136,6 +141,6 @@ impl Look {
 
     /// Whether a second look could settle more.
     pub(crate) fn is_unsettled(&self) -> bool {
-        !self.open.is_empty() || !self.over.is_empty()
+        !self.open.is_empty() || !self.over.is_empty() || self.unaccounted > 0
     }
 }

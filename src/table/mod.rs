@@ -33,6 +33,8 @@ use crate::task::{Spans, TaskId};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use std::sync::Arc;
+#[cfg(tokio_unstable)]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Small shards: one that grows is copied in microseconds, and rarely met by two.
@@ -55,7 +57,14 @@ pub(crate) struct Table {
     spans: DashMap<u64, Arc<SpanFate>, FixedState>,
     open_spans: AtomicUsize,
     installed: AtomicBool,
+    /// Tasks that ended before they were entered, each at its id's place. One is asked
+    /// for within microseconds or never, so the next may take its place.
+    #[cfg(tokio_unstable)]
+    early_ends: [AtomicU64; EARLY_ENDS],
 }
+
+#[cfg(tokio_unstable)]
+const EARLY_ENDS: usize = 64;
 
 /// Marks an id whose task was refused. No slot has this number.
 const REFUSED: Key = Key {
@@ -118,6 +127,8 @@ impl Table {
             spans: DashMap::with_hasher(FixedState::default()),
             open_spans: AtomicUsize::new(0),
             installed: AtomicBool::new(false),
+            #[cfg(tokio_unstable)]
+            early_ends: std::array::from_fn(|_| AtomicU64::new(0)),
             config,
         }
     }
@@ -336,6 +347,19 @@ impl Table {
     /// A task spawned by our own wrapper was refused, which the wrapper has yet to learn.
     pub(crate) fn mark_refused(&self, id: u64) {
         self.by_task.insert(id, REFUSED);
+    }
+
+    /// A task that is not in the table has ended. Look for it once more afterwards: the
+    /// map's lock orders this and the entry, so that one of the two sees the other.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn ended_early(&self, id: u64) {
+        self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::Release);
+    }
+
+    /// Whether a task that was just entered has ended already.
+    #[cfg(tokio_unstable)]
+    pub(crate) fn has_ended_early(&self, id: u64) -> bool {
+        self.early_ends[id as usize % EARLY_ENDS].load(Ordering::Acquire) == id
     }
 
     /// What became of a task that a source before us has seen. A mark is used up.

@@ -114,6 +114,18 @@ impl Totals {
         }
     }
 
+    /// Counts an end that came after these were read.
+    pub(crate) fn ended(&mut self, lifetime: u64, outcome: Outcome) {
+        self.ended += 1;
+        self.lifetime.record(lifetime);
+        match outcome {
+            Outcome::Completed => self.completed += 1,
+            Outcome::Panicked => self.panicked += 1,
+            Outcome::Aborted => self.aborted += 1,
+            Outcome::Unknown => {}
+        }
+    }
+
     fn add(&mut self, cells: &SiteCells) {
         // Acquire pairs with the release of `histogram::add`: an end that is counted
         // here has left its slot, so no snapshot taken after this sees the task alive.
