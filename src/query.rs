@@ -8,6 +8,7 @@ mod site;
 pub use site::Site;
 
 use crate::Diagnosis;
+use crate::clock::Nanos;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Gone, Subject};
@@ -147,6 +148,7 @@ impl Reader {
         table.tallies.add_spawned(&mut totals);
         assemble(
             table,
+            from,
             found,
             site::Sites::new(sites, totals),
             &open,
@@ -236,6 +238,7 @@ fn refresh(table: &Table, found: &mut Vec<Found>, look: &Look) {
 
 fn assemble(
     table: &Table,
+    from: Nanos,
     found: Vec<Found>,
     mut sites: site::Sites,
     open: &HashSet<Mark>,
@@ -250,6 +253,7 @@ fn assemble(
     }
     let judge = Judge {
         table,
+        from,
         grace: crate::clock::nanos(grace),
         home_turns: home_turns(&live),
         live: &live,
@@ -302,6 +306,8 @@ fn home_turns(live: &[Found]) -> HashMap<TaskId, u64> {
 /// Turns what was found into what is shown.
 struct Judge<'a> {
     table: &'a Table,
+    /// When the copying began.
+    from: Nanos,
     grace: u64,
     home_turns: HashMap<TaskId, u64>,
     live: &'a [Found],
@@ -367,6 +373,7 @@ impl Judge<'_> {
             span,
             home_turns: home.and_then(|home| self.home_turns.get(&home.id).copied()),
         };
+        // As of its own copy, so that it is no orphan for longer than it is old.
         let finding = orphan::judge(&subject, self.grace, found.now)?;
         Some(Orphaned {
             since: self.table.clock.system_time(finding.since),
@@ -380,7 +387,8 @@ impl Judge<'_> {
         match &found.parent {
             ParentTask::None => (Gone::No, ParentStatus::None),
             ParentTask::Unknown(_) => (Gone::No, ParentStatus::Unknown),
-            ParentTask::Known(fate) if fate.ended_at().is_some() => {
+            // What ended later may have been copied before.
+            ParentTask::Known(fate) if fate.ended_at().is_some_and(|at| at < self.from) => {
                 (Gone::Ended, ParentStatus::Ended)
             }
             ParentTask::Known(fate) => {

@@ -44,9 +44,23 @@ impl World {
         let clock = ManualClock::new();
         let builder = Builder::new()
             .clock(clock.clone())
-            .orphan_grace(Duration::ZERO)
-            .warn_on_orphans(false);
-        let (layer, tasks) = options(builder).build().expect("a valid configuration");
+            .orphan_grace(Duration::ZERO);
+        Self::build(options(builder), clock)
+    }
+
+    /// For what depends on the real clock.
+    pub fn on_real_time(options: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::build(
+            options(Builder::new()).orphan_grace(Duration::ZERO),
+            ManualClock::new(),
+        )
+    }
+
+    fn build(builder: Builder, clock: ManualClock) -> Self {
+        let (layer, tasks) = builder
+            .warn_on_orphans(false)
+            .build()
+            .expect("a valid configuration");
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer));
         Self {
             tasks,
