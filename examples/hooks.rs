@@ -13,7 +13,6 @@ use std::error::Error;
 use straggler::{Kind, Snapshot, Source, Tasks};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use tracing::info_span;
 use tracing_subscriber::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -57,7 +56,7 @@ fn show(tasks: &Tasks) -> Result<(), Box<dyn Error>> {
         );
     }
 
-    // A runtime that was forgotten is named, once a task on it makes a span.
+    // A runtime that was forgotten is named, not silently empty.
     let forgotten = Builder::new_current_thread().build()?;
     look(&forgotten, tasks)?;
     for diagnosis in tasks.diagnose() {
@@ -74,7 +73,7 @@ fn look(runtime: &Runtime, tasks: &Tasks) -> Result<Snapshot, Box<dyn Error>> {
         let (unblock, blocks) = oneshot::channel::<()>();
         let waiting = tokio::spawn(waits);
         let blocking = tokio::task::spawn_blocking(|| blocks.blocking_recv());
-        tokio::spawn(async { info_span!("job").in_scope(|| ()) }).await?;
+        tokio::spawn(async {}).await?;
         let snapshot = tasks.snapshot();
         drop((go, unblock));
         // Each ends as the other end of its channel is gone.

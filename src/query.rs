@@ -19,6 +19,7 @@ use crate::task::{Orphaned, Parent, ParentStatus, State, Task, TaskId};
 use parking_lot::Mutex;
 use scan::Found;
 use settle::{Look, Mark};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -148,7 +149,6 @@ impl Reader {
         table.tallies.add_spawned(&mut totals);
         assemble(
             table,
-            from,
             found,
             site::Sites::new(sites, totals),
             &open,
@@ -238,7 +238,6 @@ fn refresh(table: &Table, found: &mut Vec<Found>, look: &Look) {
 
 fn assemble(
     table: &Table,
-    from: Nanos,
     found: Vec<Found>,
     mut sites: site::Sites,
     open: &HashSet<Mark>,
@@ -257,6 +256,7 @@ fn assemble(
         grace: crate::clock::nanos(grace),
         home_turns: home_turns(&live),
         live: &live,
+        last_parent: Cell::new((None, false)),
         runtimes: table.runtimes.ids(),
     };
     let mut tasks = Vec::with_capacity(live.len());
@@ -311,6 +311,8 @@ struct Judge<'a> {
     grace: u64,
     home_turns: HashMap<TaskId, u64>,
     live: &'a [Found],
+    /// The parent asked about last, and whether it is live.
+    last_parent: Cell<(Option<TaskId>, bool)>,
     runtimes: HashMap<u32, tokio::runtime::Id>,
 }
 
@@ -384,23 +386,31 @@ impl Judge<'_> {
     }
 
     fn parent_gone(&self, found: &Found) -> (Gone, ParentStatus) {
-        match &found.parent {
-            ParentTask::None => (Gone::No, ParentStatus::None),
-            ParentTask::Unknown(_) => (Gone::No, ParentStatus::Unknown),
-            // What ended later may have been copied before.
-            ParentTask::Known(fate) if fate.ended_at().is_some_and(|at| at < self.from) => {
-                (Gone::Ended, ParentStatus::Ended)
-            }
-            ParentTask::Known(fate) => {
-                let id = fate.id.as_u64();
-                let at = self.live.binary_search_by_key(&id, |task| task.id);
-                match at {
-                    Ok(_) => (Gone::No, ParentStatus::Live),
-                    Err(_) if fate.ending_since().is_some() => (Gone::Ending, ParentStatus::Ended),
-                    Err(_) => (Gone::Ended, ParentStatus::Ended),
-                }
-            }
+        let fate = match &found.parent {
+            ParentTask::None => return (Gone::No, ParentStatus::None),
+            ParentTask::Unknown(_) => return (Gone::No, ParentStatus::Unknown),
+            ParentTask::Known(fate) => fate,
+        };
+        // The copy decides, not the fate: a parent that was copied is shown, whatever has
+        // become of it since.
+        if self.is_live(fate.id) {
+            (Gone::No, ParentStatus::Live)
+        } else if fate.ended_at().is_none() && fate.ending_since().is_some() {
+            (Gone::Ending, ParentStatus::Ended)
+        } else {
+            (Gone::Ended, ParentStatus::Ended)
         }
+    }
+
+    fn is_live(&self, id: TaskId) -> bool {
+        // Siblings follow each other.
+        let (last, was_live) = self.last_parent.get();
+        if last == Some(id) {
+            return was_live;
+        }
+        let found = (self.live).binary_search_by_key(&id.as_u64(), |task| task.id);
+        self.last_parent.set((Some(id), found.is_ok()));
+        found.is_ok()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Site, Snapshot};
 use crate::histogram::Histogram;
-use crate::task::{Cause, Certainty, State, Task};
+use crate::task::{Cause, Certainty, Kind, Location, State, Task};
 use crate::text::{Count, Span};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -95,7 +95,7 @@ impl Snapshot {
             f,
             "{:>9}  {}  oldest {}",
             Count(group.tasks.len() as u64),
-            Named(first.location(), first.name()),
+            Named(first.location(), first.name(), first.kind()),
             Span(oldest.unwrap_or_default()),
         )?;
         let gone = match group.cause {
@@ -120,7 +120,7 @@ impl Snapshot {
                 if at > 0 {
                     f.write_str(" < ")?;
                 }
-                write!(f, "{}", Named(site.location(), site.name()))?;
+                write!(f, "{}", Named(site.location(), site.name(), site.kind()))?;
             }
             writeln!(f)?;
         }
@@ -138,7 +138,7 @@ impl Snapshot {
         for site in self.sites.iter().take(MOST) {
             writeln!(
                 f,
-                "{:>9} {:>9} {:>9} {:>9} {:>8} {:>12}  {}{}",
+                "{:>9} {:>9} {:>9} {:>9} {:>8} {:>12}  {}",
                 Count(site.live()),
                 Count(site.orphans()),
                 Count(site.spawned()),
@@ -147,11 +147,7 @@ impl Snapshot {
                     .map_or("-".into(), |age| Span(age).to_string()),
                 (site.lifetime().quantile(0.5))
                     .map_or("-".into(), |most| format!("< {}", Span(most))),
-                Named(site.location(), site.name()),
-                match site.kind() {
-                    crate::task::Kind::Task => String::new(),
-                    kind => format!(" ({kind})"),
-                },
+                Named(site.location(), site.name(), site.kind()),
             )?;
         }
         left_out(f, self.sites.len(), "spawn sites")
@@ -178,13 +174,18 @@ fn left_out(f: &mut fmt::Formatter<'_>, all: usize, what: &str) -> fmt::Result {
     }
 }
 
-struct Named<'a>(&'a crate::task::Location, Option<&'a str>);
+/// `"name" file:line (kind)`, the kind where it is not a plain task.
+struct Named<'a>(&'a Location, Option<&'a str>, Kind);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(name) => write!(f, "\"{name}\" {}", self.0),
-            None => write!(f, "{}", self.0),
+        if let Some(name) = self.1 {
+            write!(f, "\"{name}\" ")?;
+        }
+        write!(f, "{}", self.0)?;
+        match self.2 {
+            Kind::Task => Ok(()),
+            kind => write!(f, " ({kind})"),
         }
     }
 }
