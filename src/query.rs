@@ -8,7 +8,6 @@ mod site;
 pub use site::Site;
 
 use crate::Diagnosis;
-use crate::clock::Nanos;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Gone, Subject};
@@ -252,7 +251,6 @@ fn assemble(
     }
     let judge = Judge {
         table,
-        from,
         grace: crate::clock::nanos(grace),
         home_turns: home_turns(&live),
         live: &live,
@@ -306,8 +304,6 @@ fn home_turns(live: &[Found]) -> HashMap<TaskId, u64> {
 /// Turns what was found into what is shown.
 struct Judge<'a> {
     table: &'a Table,
-    /// When the copying began.
-    from: Nanos,
     grace: u64,
     home_turns: HashMap<TaskId, u64>,
     live: &'a [Found],
