@@ -7,6 +7,7 @@
 use super::layer::Capture;
 use super::local::{self, Seen};
 use super::parents::ParentRules;
+use super::visit::Bounded;
 use crate::table::{Found, Key, LastTurn, Outcome, Place, Spawner, Table, traits};
 use crate::task::{Kind, Spans, raw_current, raw_id};
 use parking_lot::Mutex;
@@ -166,13 +167,14 @@ impl TaskBuilder {
         // Asked out here, as a closure has a caller of its own.
         let location = Location::caller();
         let shared = capture.map(|(table, rules)| {
+            let name = self.name.map(|name| cut(&table, name));
             let plan = Plan {
-                name: self.name.clone(),
+                name: name.clone(),
                 kind,
                 size: size_of::<F>(),
                 ..Plan::new(&table, &rules, location)
             };
-            Wrapped { name: self.name }.announce();
+            Wrapped { name }.announce();
             Arc::new(Shared {
                 table,
                 stage: Mutex::new(Stage::Planned(Box::new(plan))),
@@ -184,6 +186,18 @@ impl TaskBuilder {
         };
         (Tracked { inner, life }, Spawning { shared })
     }
+}
+
+/// As much of a name as is kept, whoever sees the spawn.
+fn cut(table: &Table, name: Arc<str>) -> Arc<str> {
+    let mut kept = Bounded::default();
+    kept.clear(table.config.max_name_len);
+    kept.push(&name);
+    if !kept.is_cut() {
+        return name;
+    }
+    table.loss.name_cut();
+    kept.as_str().into()
 }
 
 /// A spawn under way on this thread. tokio panics where it can't spawn; then this
