@@ -2,6 +2,8 @@
 //! × place × end × handle × who holds the task's span.
 //!
 //! The truth is what the future itself counts: its polls, and its drop.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

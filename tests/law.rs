@@ -5,6 +5,8 @@
 //! 2. A site's live tasks are the snapshot's tasks of that site.
 //! 3. A parent is in the snapshot, or marked ended or unknown.
 //! 4. Amid the churn a snapshot still agrees with itself.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

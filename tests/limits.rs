@@ -1,12 +1,14 @@
 //! Bad input is an error that names the value and the fix; limits are exact, counted, and
 //! leave what is tracked true.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{Gate, Truth, World, settle, site_at};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use straggler::{Builder, Error};
+use straggler::{Builder, Error, Source};
 use tracing_subscriber::Registry;
 
 #[track_caller]
@@ -100,7 +102,7 @@ fn a_bad_glob_is_named_and_has_a_source() {
 #[cfg(not(tokio_unstable))]
 #[test]
 fn hooks_without_the_cfg_are_refused_with_the_line_to_write() {
-    for source in [straggler::Source::Hooks, straggler::Source::Both] {
+    for source in [Source::Hooks, Source::Both] {
         expect_refused(
             Builder::new().source(source),
             &["--cfg", "tokio_unstable", ".cargo/config.toml"],
@@ -202,14 +204,28 @@ fn beyond_max_spawn_sites_tasks_share_the_overflow_site_and_keep_their_place() {
 
 #[test]
 fn names_are_cut_between_characters_and_counted() {
-    let world = World::with(|builder| builder.max_name_len(4));
-    world.block_on(async {
-        let long = straggler::task("abcßx").spawn(std::future::pending::<()>());
-        let fits = straggler::task("abcd").spawn(std::future::pending::<()>());
-        assert_eq!(world.expect_task(long.id()).name(), Some("abc"));
-        assert_eq!(world.expect_task(fits.id()).name(), Some("abcd"));
-        assert_eq!(world.snapshot().loss().names_cut(), 1);
-    });
+    #[cfg(tokio_unstable)]
+    let sources = [Source::Spans, Source::Hooks, Source::Both];
+    #[cfg(not(tokio_unstable))]
+    let sources = [Source::Spans];
+    for source in sources {
+        let world = World::with(|builder| builder.source(source).max_name_len(4));
+        world.block_on(async {
+            let long = straggler::task("abcßx").spawn(std::future::pending::<()>());
+            let fits = straggler::task("abcd").spawn(std::future::pending::<()>());
+            assert_eq!(
+                world.expect_task(long.id()).name(),
+                Some("abc"),
+                "{source:?}"
+            );
+            assert_eq!(
+                world.expect_task(fits.id()).name(),
+                Some("abcd"),
+                "{source:?}"
+            );
+            assert_eq!(world.snapshot().loss().names_cut(), 1, "{source:?}");
+        });
+    }
 }
 
 #[test]

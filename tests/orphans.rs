@@ -1,5 +1,9 @@
 //! Who is an orphan: alive past the grace after what started it ended, how surely, and
 //! who never is.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
+// A block that gives a handle does so on purpose.
+#![allow(clippy::async_yields_async)]
 #![cfg(tokio_unstable)]
 
 mod common;

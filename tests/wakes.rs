@@ -1,4 +1,6 @@
 //! Who woke a task, how long it waited for its poll, and how long its polls took.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
 #![cfg(tokio_unstable)]
 
 mod common;
@@ -6,6 +8,7 @@ mod common;
 use common::{Gate, MS, World, expect_site, settle};
 use std::cell::RefCell;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 use straggler::{Snapshot, State};
 use tokio::sync::oneshot;
 
@@ -132,7 +135,6 @@ fn times_add_up_by_the_manual_clock() {
     let gate = Gate::default();
     let local = tokio::task::LocalSet::new();
     let runtime = world.runtime(common::Flavour::CurrentThread);
-    let line = line!() + 2;
     let (inside, waiting) = (std::rc::Rc::clone(&busy), gate.clone());
     let task = local.spawn_local(async move {
         inside.world.clock.advance(MS * 30);
@@ -140,7 +142,6 @@ fn times_add_up_by_the_manual_clock() {
         waiting.passed().await;
         inside.world.clock.advance(MS * 20);
     });
-    let _ = line;
     let id = task.id();
     let now = || world.expect_task(id);
     world.clock.advance(MS * 7);
@@ -148,7 +149,7 @@ fn times_add_up_by_the_manual_clock() {
     assert_eq!(seen.state(), State::Scheduled, "not yet polled");
     assert_eq!(
         (seen.scheduled(), seen.busy(), seen.last_polled()),
-        (Some(MS * 7), MS * 0, None)
+        (Some(MS * 7), Duration::ZERO, None)
     );
 
     local.block_on(&runtime, settle());
@@ -216,7 +217,10 @@ fn a_wake_within_the_poll_counts_as_scheduled_from_its_end() {
         settle().await;
         let task = world.expect_task(task.id());
         assert_eq!((task.polls(), task.wakes()), (2, Some(1)));
-        assert_eq!((task.busy(), task.scheduled()), (MS * 40, Some(MS * 0)));
+        assert_eq!(
+            (task.busy(), task.scheduled()),
+            (MS * 40, Some(Duration::ZERO))
+        );
         assert_eq!(task.longest_poll(), MS * 40);
     });
 }

@@ -42,8 +42,9 @@ fn the_parent_is_the_task_that_was_polled_though_the_span_has_none() {
 #[test]
 fn a_blocking_task_keeps_its_spawners_span_open_but_not_its_spawner() {
     let world = World::new();
-    let (release, wait) = std::sync::mpsc::channel::<()>();
     let runtime = world.runtime(Flavour::CurrentThread);
+    // Dropped before the runtime, which waits for the closure.
+    let (release, wait) = std::sync::mpsc::channel::<()>();
     let (line, blocking) = runtime.block_on(async {
         let spawner = async { (line!(), tokio::task::spawn_blocking(move || wait.recv())) };
         tokio::spawn(spawner).await.unwrap()
