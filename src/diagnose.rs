@@ -86,8 +86,9 @@ pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
         say(
             "unhooked-runtime",
             format!(
-                "tasks run on runtimes without our hooks (id {}), unseen; call \
-                 `tasks.hook(&mut builder)` before such a runtime is built, or use Source::Spans",
+                "tasks run, unseen, on runtimes of which no hook has told (id {}): call \
+                 `tasks.hook(&mut builder)` before such a runtime is built, or use Source::Spans; \
+                 tasks of a LocalSet are never seen by hooks",
                 ids.join(", ")
             ),
         );

@@ -69,6 +69,8 @@
 //!
 //! Not a feature: any `unsafe` code.
 
+// The host's process is not ours to take down.
+#![warn(clippy::unwrap_used)]
 // The models need a part of the crate only.
 #![cfg_attr(straggler_loom, allow(dead_code, unused_imports))]
 

@@ -8,7 +8,8 @@
 
 use super::local::{self, Seen};
 use super::parents::{Around, ParentRules};
-use crate::table::{LastTurn, Outcome, Place, Table, traits};
+use super::spawn::{Sighting, Wrapped};
+use crate::table::{Key, LastTurn, Outcome, Place, Table, traits};
 use crate::task::{Kind, raw_id};
 use std::sync::Arc;
 use tokio::runtime::{Builder, TaskMeta};
@@ -43,45 +44,49 @@ fn spawned(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>) {
     if known != Some(false) {
         return;
     }
+    let key = match Wrapped::take(table) {
+        Some(wrapped) => wrapped.enter(Sighting {
+            id,
+            span: 0,
+            kind: Kind::Task,
+            traits: traits::HOOKED,
+        }),
+        None => enter(table, rules, meta, id),
+    };
+    if let Some(key) = key
+        && table.has_ended_early(id)
+    {
+        let now = table.clock.now();
+        local::with(table, |local| {
+            let tally = Some(&mut local.tally);
+            table.end(tally, key, now, LastTurn::Drop, Outcome::Aborted);
+        });
+    }
+}
+
+fn enter(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>, id: u64) -> Option<Key> {
     // The host's own code may run in here, so it does before the thread's state is taken.
     let around = if table.config.source.spans() {
         Around::default()
     } else {
         dispatcher::get_default(|dispatch| (rules.around_current)(dispatch, table, rules))
     };
-    let spans = rules.spans(around);
-    let wrapped = super::spawn::Wrapped::take();
     let location = meta.spawned_at();
-    local::with(table, |local| {
-        let name = wrapped.as_ref().and_then(|wrapped| wrapped.name.as_deref());
-        let mut traits = traits::HOOKED;
-        traits |= match wrapped {
-            Some(_) => traits::BY_WRAPPER,
-            None => traits::BY_HOOKS,
-        };
-        let seen = Seen {
-            id,
-            span: 0,
-            place: Place {
-                file: location.file(),
-                line: location.line(),
-                column: location.column(),
-                kind: Kind::Task,
-                name: name.unwrap_or_default(),
-            },
-            size: None,
-            spans,
-            traits,
-        };
-        match local.spawn(table, seen) {
-            None if wrapped.is_some() => table.mark_refused(id),
-            Some(key) if table.has_ended_early(id) => {
-                let (now, tally) = (table.clock.now(), Some(&mut local.tally));
-                table.end(tally, key, now, LastTurn::Drop, Outcome::Aborted);
-            }
-            _ => {}
-        }
-    });
+    let seen = Seen {
+        id,
+        span: 0,
+        place: Place {
+            file: location.file(),
+            line: location.line(),
+            column: location.column(),
+            kind: Kind::Task,
+            name: "",
+        },
+        size: None,
+        spans: rules.spans(around),
+        traits: traits::HOOKED | traits::BY_HOOKS,
+    };
+    local::with(table, |local| local.spawn(table, seen)).flatten()
 }
 
 fn poll_starts(table: &Arc<Table>, meta: &TaskMeta<'_>) {

@@ -2,8 +2,8 @@
 
 use super::local::{self, Local, Seen};
 use super::parents::{self, ParentRules};
-use super::spawn::Wrapped;
-use super::visit::WakerFields;
+use super::spawn::{Sighting, Wrapped};
+use super::visit::{TaskFields, WakerFields};
 use super::{is_task_span, is_waker_event};
 use crate::config::Source;
 use crate::monitor::{Monitor, Outlet};
@@ -168,11 +168,22 @@ impl Capture {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let wrapped = Wrapped::take();
+        if let Some(wrapped) = Wrapped::take(&self.table) {
+            let mut fields = TaskFields::default();
+            fields.clear(self.table.config.max_name_len);
+            attrs.record(&mut fields);
+            wrapped.enter(Sighting {
+                id: fields.id,
+                span: id.into_u64(),
+                kind: fields.kind(),
+                traits: traits::KNOWS_WAKES,
+            });
+            return;
+        }
         let around = parents::around(ctx.lookup_current(), &self.table, &self.rules);
         let spans = self.rules.spans(around);
         local::with(&self.table, |local| {
-            local.spawn_from_span(&self.table, attrs, id.into_u64(), spans, wrapped);
+            local.spawn_from_span(&self.table, attrs, id.into_u64(), spans);
         });
     }
 }
@@ -184,26 +195,18 @@ impl Local {
         attrs: &Attributes<'_>,
         span: u64,
         spans: Option<Spans>,
-        wrapped: Option<Wrapped>,
     ) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear(table.config.max_name_len);
         attrs.record(&mut fields);
-        if let Some(name) = wrapped.as_ref().and_then(|wrapped| wrapped.name.as_deref()) {
-            fields.name.clear(table.config.max_name_len);
-            fields.name.push(name);
-        }
         if fields.name.is_cut() {
             table.loss.name_cut();
         }
-        let kind = Kind::parse(fields.kind.as_str()).unwrap_or(Kind::Task);
+        let kind = fields.kind();
         let mut traits = 0;
         // tokio gives the other two no waker of its own.
         if matches!(kind, Kind::Task | Kind::Local) {
             traits |= traits::KNOWS_WAKES;
-        }
-        if wrapped.is_some() {
-            traits |= traits::BY_WRAPPER;
         }
         let task = Seen {
             id: fields.id,
@@ -220,10 +223,10 @@ impl Local {
             traits,
         };
         let key = self.spawn(table, task);
-        match key {
-            Some(key) if kind == Kind::BlockOn => self.add_block_on(table, key, span),
-            None if wrapped.is_some() => table.mark_refused(fields.id),
-            _ => {}
+        if let Some(key) = key
+            && kind == Kind::BlockOn
+        {
+            self.add_block_on(table, key, span);
         }
         self.fields = fields;
     }

@@ -8,7 +8,7 @@ use super::layer::Capture;
 use super::local::{self, Seen};
 use super::parents::ParentRules;
 use super::visit::Bounded;
-use crate::table::{Found, Key, LastTurn, Outcome, Place, Spawner, Table, traits};
+use crate::table::{Key, LastTurn, Outcome, Place, Spawner, Table, traits};
 use crate::task::{Kind, Spans, raw_current, raw_id};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
@@ -55,22 +55,37 @@ pub(crate) fn in_daemon() -> bool {
     DAEMON.try_with(|depth| depth.get() > 0).unwrap_or(false)
 }
 
-/// Says that the spawn under way on this thread is of a wrapped future.
-#[derive(Debug)]
+/// Says that the spawn under way on this thread is of a wrapped future. Whoever sees it
+/// first, a span or a hook, takes it and enters the task.
 pub(crate) struct Wrapped {
-    pub(crate) name: Option<Arc<str>>,
+    shared: Arc<Shared>,
+}
+
+/// What a span or a hook knows of the spawn of a wrapped future.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) id: u64,
+    pub(crate) span: u64,
+    pub(crate) kind: Kind,
+    pub(crate) traits: u32,
 }
 
 impl Wrapped {
-    /// For the source that sees the spawn first.
-    pub(crate) fn take() -> Option<Self> {
-        NEXT.try_with(|next| next.try_borrow_mut().ok()?.take())
-            .ok()
-            .flatten()
+    pub(crate) fn take(table: &Arc<Table>) -> Option<Self> {
+        let taken = NEXT.try_with(|next| {
+            let mut next = next.try_borrow_mut().ok()?;
+            next.take_if(|wrapped| Arc::ptr_eq(&wrapped.shared.table, table))
+        });
+        taken.ok().flatten()
     }
 
     fn announce(self) {
         NEXT.with(|next| *next.borrow_mut() = Some(self));
+    }
+
+    /// Enters the task, unless it is over already.
+    pub(crate) fn enter(self, sighting: Sighting) -> Option<Key> {
+        self.shared.entered(sighting)
     }
 }
 
@@ -167,18 +182,19 @@ impl TaskBuilder {
         // Asked out here, as a closure has a caller of its own.
         let location = Location::caller();
         let shared = capture.map(|(table, rules)| {
-            let name = self.name.map(|name| cut(&table, name));
             let plan = Plan {
-                name: name.clone(),
+                name: self.name,
                 kind,
                 size: size_of::<F>(),
                 ..Plan::new(&table, &rules, location)
             };
-            Wrapped { name }.announce();
-            Arc::new(Shared {
+            let shared = Arc::new(Shared {
                 table,
                 stage: Mutex::new(Stage::Planned(Box::new(plan))),
-            })
+            });
+            let announced = Arc::clone(&shared);
+            Wrapped { shared: announced }.announce();
+            shared
         });
         let life = Life {
             shared: shared.clone(),
@@ -186,18 +202,6 @@ impl TaskBuilder {
         };
         (Tracked { inner, life }, Spawning { shared })
     }
-}
-
-/// As much of a name as is kept, whoever sees the spawn.
-fn cut(table: &Table, name: Arc<str>) -> Arc<str> {
-    let mut kept = Bounded::default();
-    kept.clear(table.config.max_name_len);
-    kept.push(&name);
-    if !kept.is_cut() {
-        return name;
-    }
-    table.loss.name_cut();
-    kept.as_str().into()
 }
 
 /// A spawn under way on this thread. tokio panics where it can't spawn; then this
@@ -209,7 +213,7 @@ struct Spawning {
 impl Spawning {
     fn spawned<T>(self, handle: JoinHandle<T>) -> JoinHandle<T> {
         if let Some(shared) = &self.shared {
-            shared.entered(raw_id(handle.id()));
+            shared.seen_by_nobody_else(raw_id(handle.id()));
         }
         handle
     }
@@ -217,9 +221,9 @@ impl Spawning {
 
 impl Drop for Spawning {
     fn drop(&mut self) {
-        if self.shared.is_some() {
+        if let Some(shared) = &self.shared {
             // Taken already by whoever saw the spawn; still here if nobody did.
-            Wrapped::take();
+            Wrapped::take(&shared.table);
         }
     }
 }
@@ -256,7 +260,8 @@ impl Plan {
     }
 }
 
-/// Between the spawner and the first poller, whichever knows the id first.
+/// Between all who may learn of the task first: a span, a hook, the spawner, the first
+/// poller, the dropper. One of them enters it into the table.
 struct Shared {
     table: Arc<Table>,
     stage: Mutex<Stage>,
@@ -264,26 +269,38 @@ struct Shared {
 
 enum Stage {
     Planned(Box<Plan>),
+    /// At the limit, or the spawn failed.
     Refused,
     Entered(Key),
 }
 
 impl Shared {
-    /// The task's key, entering it into the table if no other source did.
-    fn entered(&self, id: u64) -> Option<Key> {
+    /// The task's key, entering it into the table if nobody did.
+    fn entered(&self, sighting: Sighting) -> Option<Key> {
         let mut stage = self.stage.lock();
         if let Stage::Planned(plan) = &mut *stage {
-            let key = match self.table.find_spawned(id) {
-                Found::Task(key) => Some(key),
-                Found::Refused => None,
-                Found::Nothing => self.enter(id, plan),
-            };
+            let key = self.enter(sighting, plan);
             *stage = key.map_or(Stage::Refused, Stage::Entered);
         }
         match *stage {
             Stage::Entered(key) => Some(key),
             Stage::Refused | Stage::Planned(_) => None,
         }
+    }
+
+    /// The same, where neither a span nor a hook told of the spawn.
+    fn seen_by_nobody_else(&self, id: u64) -> Option<Key> {
+        let kind = match &*self.stage.lock() {
+            Stage::Planned(plan) => plan.kind,
+            Stage::Refused => return None,
+            Stage::Entered(key) => return Some(*key),
+        };
+        self.entered(Sighting {
+            id,
+            span: 0,
+            kind,
+            traits: 0,
+        })
     }
 
     /// The key of a task whose future is dropped in `current` and was never polled. It
@@ -298,28 +315,34 @@ impl Shared {
             return None;
         }
         drop(stage);
-        self.entered(current)
+        self.seen_by_nobody_else(current)
     }
 
-    fn enter(&self, id: u64, plan: &mut Plan) -> Option<Key> {
-        let name = plan.name.as_deref().unwrap_or_default();
+    fn enter(&self, sighting: Sighting, plan: &mut Plan) -> Option<Key> {
+        let table = &self.table;
+        let mut name = Bounded::default();
+        name.clear(table.config.max_name_len);
+        name.push(plan.name.as_deref().unwrap_or_default());
+        if name.is_cut() {
+            table.loss.name_cut();
+        }
         let seen = Seen {
-            id,
-            span: 0,
+            id: sighting.id,
+            span: sighting.span,
             place: Place {
                 file: plan.location.file(),
                 line: plan.location.line(),
                 column: plan.location.column(),
-                kind: plan.kind,
-                name,
+                kind: sighting.kind,
+                name: name.as_str(),
             },
             size: Some(plan.size as u64),
             spans: plan.spans.take(),
-            traits: traits::BY_WRAPPER,
+            traits: sighting.traits | traits::BY_WRAPPER,
         };
         let (spawner, daemon) = (plan.spawner, plan.daemon);
-        local::with(&self.table, |local| {
-            local.spawn_from(&self.table, seen, spawner, daemon)
+        local::with(table, |local| {
+            local.spawn_from(table, seen, spawner, daemon)
         })
         .flatten()
     }
@@ -366,7 +389,7 @@ impl Life {
             && let Some(shared) = &self.shared
         {
             self.met = true;
-            self.key = shared.entered(current);
+            self.key = shared.seen_by_nobody_else(current);
         }
         if let (Some(shared), Some(key)) = (&self.shared, self.key) {
             let table = &shared.table;

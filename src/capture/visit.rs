@@ -1,6 +1,7 @@
 //! Reads the fields of tokio's spans and events, without allocating once warm.
 
 use crate::table::WakerOp;
+use crate::task::Kind;
 use std::fmt::{self, Write};
 use tracing_core::field::{Field, Visit};
 
@@ -8,7 +9,7 @@ use tracing_core::field::{Field, Visit};
 #[derive(Debug, Default)]
 pub(crate) struct TaskFields {
     pub(crate) id: u64,
-    pub(crate) kind: Bounded,
+    kind: Bounded,
     pub(crate) name: Bounded,
     pub(crate) file: Bounded,
     pub(crate) line: u32,
@@ -27,6 +28,12 @@ impl TaskFields {
         self.line = 0;
         self.column = 0;
         self.size = None;
+    }
+}
+
+impl TaskFields {
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::parse(self.kind.as_str()).unwrap_or(Kind::Task)
     }
 }
 

@@ -66,20 +66,6 @@ pub(crate) struct Table {
 #[cfg(tokio_unstable)]
 const EARLY_ENDS: usize = 64;
 
-/// Marks an id whose task was refused. No slot has this number.
-const REFUSED: Key = Key {
-    index: u32::MAX,
-    generation: u32::MAX,
-};
-
-/// What is known of a task that another source may have seen first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    Nothing,
-    Refused,
-    Task(Key),
-}
-
 /// The task that is being polled where another is spawned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spawner {
@@ -163,8 +149,7 @@ impl Table {
 
     #[inline]
     pub(crate) fn by_task(&self, id: u64) -> Option<Key> {
-        let key = self.by_task.get(&id).map(|key| *key);
-        key.filter(|&key| key != REFUSED)
+        self.by_task.get(&id).map(|key| *key)
     }
 
     pub(crate) fn sites(&self) -> Vec<Arc<Site>> {
@@ -344,11 +329,6 @@ impl Table {
         }
     }
 
-    /// A task spawned by our own wrapper was refused, which the wrapper has yet to learn.
-    pub(crate) fn mark_refused(&self, id: u64) {
-        self.by_task.insert(id, REFUSED);
-    }
-
     /// A task that is not in the table has ended. Look for it once more afterwards: the
     /// map's lock orders this and the entry, so that one of the two sees the other.
     #[cfg(tokio_unstable)]
@@ -360,19 +340,6 @@ impl Table {
     #[cfg(tokio_unstable)]
     pub(crate) fn has_ended_early(&self, id: u64) -> bool {
         self.early_ends[id as usize % EARLY_ENDS].load(Ordering::Acquire) == id
-    }
-
-    /// What became of a task that a source before us has seen. A mark is used up.
-    pub(crate) fn find_spawned(&self, id: u64) -> Found {
-        let found = self.by_task.get(&id).map(|key| *key);
-        match found {
-            None => Found::Nothing,
-            Some(REFUSED) => {
-                self.by_task.remove(&id);
-                Found::Refused
-            }
-            Some(key) => Found::Task(key),
-        }
     }
 
     /// Ends a task whose span closed on a thread that has no storage any more.

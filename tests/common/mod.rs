@@ -223,7 +223,7 @@ impl Gate {
     /// Lets through who waits and who comes.
     pub fn open(&self) {
         let wakers = {
-            let mut waiting = self.0.lock().unwrap();
+            let mut waiting = self.0.lock().expect("no panic under the lock");
             waiting.open = true;
             std::mem::take(&mut waiting.wakers)
         };
@@ -232,12 +232,19 @@ impl Gate {
 
     /// Wakes who waits without letting them through.
     pub fn nudge(&self) {
-        let wakers: Vec<_> = self.0.lock().unwrap().wakers.values().cloned().collect();
+        let wakers: Vec<_> = self
+            .0
+            .lock()
+            .expect("no panic under the lock")
+            .wakers
+            .values()
+            .cloned()
+            .collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
     pub fn passed(&self) -> Passed {
-        let mut waiting = self.0.lock().unwrap();
+        let mut waiting = self.0.lock().expect("no panic under the lock");
         waiting.next += 1;
         Passed {
             gate: self.clone(),
