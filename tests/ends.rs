@@ -10,7 +10,7 @@ mod common;
 use common::{Flavour, Gate, MS, Truth, World, expect_site, settle};
 use std::future::Future;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use straggler::{Site, Snapshot, Source};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -332,11 +332,16 @@ impl Run {
                 tell.send(()).unwrap();
                 wait.recv().unwrap_err();
             });
-            (release, told)
+            // A worker on its way to sleep is not told of new work while another is
+            // awake, though that one be blocked: so it is told again.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while told.recv_timeout(MS).is_err() {
+                assert!(Instant::now() < deadline, "no worker is free");
+                runtime.spawn(async {});
+            }
+            release
         };
-        let (release, told): (Vec<_>, Vec<_>) = (0..2).map(busy).unzip();
-        told.iter().for_each(|told| told.recv().unwrap());
-        release
+        (0..2).map(busy).collect()
     }
 
     fn expect_result(&self, result: Result<(), tokio::task::JoinError>) {
