@@ -4,7 +4,8 @@
 //! event names a span, which leads to a slot; between the look-up and the change the
 //! slot may have been given to another task. So the *generation* of the slot is part
 //! of the word that is changed, and a change for an older generation does nothing:
-//! a late wake never falls on a stranger, and the balance of wakers stays true.
+//! a late wake never wakes a stranger, and the balance of wakers stays true. (The counts of
+//! wakes are raised after the word; one may fall on a slot given away in between.)
 //!
 //! ```text
 //! 63            32 31    30                    0
