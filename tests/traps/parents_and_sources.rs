@@ -8,7 +8,7 @@ use std::sync::Arc;
 use straggler::{Cause, Certainty, Kind, Orphaned, ParentStatus, Source, State};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinHandle};
-use tracing::{Instrument, info_span, instrument};
+use tracing::{Instrument, Span, info_span, instrument};
 
 /// How the task of this id is an orphan while `work` waits for `gate` inside a task that
 /// lives on. `work` gives the id of the task in question.
@@ -309,4 +309,24 @@ fn a_local_set_is_not_in_the_runtimes_count_and_its_tasks_are_not_taken_for_ende
         assert_eq!(expect_site(&snapshot, line).live(), 1);
         assert!(snapshot.loss().is_empty(), "{snapshot}");
     }
+}
+
+// 13: where the child itself was refused, only `try_id` tells it from its parent
+#[test]
+fn a_refused_child_entering_its_parents_span_is_no_poll_of_the_parent() {
+    let world = World::with(|builder| builder.max_live_tasks(2));
+    world.block_on(async {
+        let (gate, child_truth) = (Gate::default(), Arc::new(Truth::default()));
+        let (waiting, truth) = (gate.clone(), Arc::clone(&child_truth));
+        let parent = tokio::spawn(async move {
+            tokio::spawn(truth.count(waiting.passed()).instrument(Span::current()));
+            std::future::pending::<()>().await;
+        });
+        settle().await;
+        gate.nudge();
+        settle().await;
+        assert_eq!(world.snapshot().loss().refused(), 1);
+        assert_eq!(child_truth.polls(), 2);
+        assert_eq!(world.expect_task(parent.id()).polls(), 1);
+    });
 }
