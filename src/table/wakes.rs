@@ -36,6 +36,13 @@ pub(crate) enum WakerOp {
     WakeByRef,
 }
 
+impl WakerOp {
+    #[inline]
+    pub(crate) fn wakes(self) -> bool {
+        matches!(self, Self::Wake | Self::WakeByRef)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakeReading {
     pub(crate) woken: bool,
@@ -66,7 +73,7 @@ impl Wakes {
             .swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
-    /// Takes in one waker event. Gives false where the slot has moved on to another
+    /// Takes in one waker event, at `now` if it wakes. Gives false where the slot has moved on to another
     /// generation, or the balance would fall below zero.
     #[inline]
     pub(crate) fn apply(&self, generation: u32, op: WakerOp, own: bool, now: Nanos) -> bool {
@@ -86,7 +93,7 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
-        if matches!(op, WakerOp::Wake | WakerOp::WakeByRef) {
+        if op.wakes() {
             if before & WOKEN == 0 {
                 self.woken_at.store(now, Ordering::Relaxed);
             }
