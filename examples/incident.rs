@@ -124,6 +124,7 @@ async fn watch(tasks: &Tasks, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
         tokio::select! {
+            biased; // The first tick is at once: even a fast machine shows a line.
             _ = line.tick() => {
                 let snapshot = tasks.snapshot();
                 println!(

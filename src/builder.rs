@@ -211,7 +211,8 @@ impl fmt::Debug for Builder {
 /// subscriber. Call it first in `main`, before the runtime is built, or as the first line of
 /// `#[tokio::main]`.
 ///
-/// With other layers beside it, use [`Builder::build`] and add the layer to them.
+/// With other layers beside it, use [`Builder::build`] and add the layer to them. Alone it
+/// prints nothing, warnings included: ask it for snapshots.
 ///
 /// # Errors
 ///

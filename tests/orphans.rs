@@ -332,6 +332,32 @@ fn the_trace_at_the_spawn_is_kept() {
     }
 }
 
+#[cfg(feature = "opentelemetry")]
+#[test]
+fn the_current_opentelemetry_span_is_found_without_being_told() {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId};
+    let (trace, span) = (TraceId::from_bytes([3; 16]), SpanId::from_bytes([5; 8]));
+    let context = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, Default::default());
+    for source in [Source::Spans, Source::Hooks, Source::Both] {
+        let world = World::with(|builder| builder.source(source));
+        world.block_on(async {
+            let outside = tokio::spawn(std::future::pending::<()>()).id();
+            let inside = {
+                let remote = opentelemetry::Context::new();
+                let _attached = remote.with_remote_span_context(context.clone()).attach();
+                tokio::spawn(std::future::pending::<()>()).id()
+            };
+            let trace = |id| {
+                let task = world.expect_task(id);
+                let found = task.parent().and_then(straggler::Parent::span_context);
+                found.cloned()
+            };
+            assert_eq!(trace(outside), None, "{source:?}");
+            assert_eq!(trace(inside), Some(context.clone()), "{source:?}");
+        });
+    }
+}
+
 /// The WARN events of target `straggler` that reach the layer it is part of.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);

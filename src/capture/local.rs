@@ -312,7 +312,8 @@ impl Local {
         }
         slot.set_runtime(number);
         let traits = slot.traits();
-        if traits & (traits::HOOKED | traits::BY_HOOKS) != 0 {
+        let hooked = traits & (traits::HOOKED | traits::BY_HOOKS) != 0;
+        if hooked && self.runtime.is_news_that_hooked() {
             table.runtimes.set_hooked(number);
         }
     }

@@ -153,8 +153,15 @@ impl TaskBuilder {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        #[cfg(all(tokio_unstable, feature = "spans"))]
+        let name = self.name.clone();
         let (future, spawning) = self.wrap(f, Kind::Task);
-        // By its name: tokio asks for its caller, which a call through a parameter hides.
+        // By its path: tokio asks for its caller, which a call through a parameter hides.
+        #[cfg(all(tokio_unstable, feature = "spans"))]
+        if let Some(name) = name {
+            let handle = tokio::task::Builder::new().name(&name).spawn(future);
+            return spawning.spawned(spawned_by_builder(handle));
+        }
         spawning.spawned(tokio::spawn(future))
     }
 
@@ -169,7 +176,14 @@ impl TaskBuilder {
         F: Future + 'static,
         F::Output: 'static,
     {
+        #[cfg(all(tokio_unstable, feature = "spans"))]
+        let name = self.name.clone();
         let (future, spawning) = self.wrap(f, Kind::Local);
+        #[cfg(all(tokio_unstable, feature = "spans"))]
+        if let Some(name) = name {
+            let handle = tokio::task::Builder::new().name(&name).spawn_local(future);
+            return spawning.spawned(spawned_by_builder(handle));
+        }
         spawning.spawned(tokio::task::spawn_local(future))
     }
 
@@ -202,6 +216,14 @@ impl TaskBuilder {
         };
         (Tracked { inner, life }, Spawning { shared })
     }
+}
+
+/// tokio's named spawns return a `Result` though they can't fail: its error is for blocking
+/// tasks, which may need a thread.
+#[cfg(all(tokio_unstable, feature = "spans"))]
+#[track_caller]
+fn spawned_by_builder<T>(handle: std::io::Result<JoinHandle<T>>) -> JoinHandle<T> {
+    handle.unwrap_or_else(|error| panic!("straggler: tokio could not spawn a task: {error}"))
 }
 
 /// A spawn under way on this thread. tokio panics where it can't spawn; then this

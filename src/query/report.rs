@@ -75,7 +75,7 @@ impl Snapshot {
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.tasks.len()));
         if groups.is_empty() {
-            return writeln!(f, "\nno orphans: every task's starter is alive or unknown");
+            return writeln!(f, "\nno orphans");
         }
         writeln!(f, "\nORPHANS: alive after what started them ended")?;
         for group in groups.iter().take(MOST) {
@@ -146,7 +146,7 @@ impl Snapshot {
                 site.oldest()
                     .map_or("-".into(), |age| Span(age).to_string()),
                 (site.lifetime().quantile(0.5))
-                    .map_or("-".into(), |most| format!("< {}", Span(most))),
+                    .map_or("-".into(), |most| format!("<= {}", Span(most))),
                 Named(site.location(), site.name(), site.kind()),
             )?;
         }

@@ -36,12 +36,37 @@ struct Runtime {
     hooked: bool,
 }
 
+impl Known {
+    /// Takes out the runtimes without a task, where nobody takes snapshots and many
+    /// runtimes come and go. One that is not done gets a new number.
+    #[cold]
+    fn take_idle(&mut self) -> Vec<Runtime> {
+        let idle = |runtime: &Runtime| runtime.handle.metrics().num_alive_tasks() == 0;
+        let numbers: Vec<u32> = (self.by_number.iter())
+            .filter(|(_, runtime)| idle(runtime))
+            .map(|(&number, _)| number)
+            .collect();
+        self.by_id.retain(|_, number| !numbers.contains(number));
+        (numbers.iter())
+            .filter_map(|number| self.by_number.remove(number))
+            .collect()
+    }
+}
+
 /// A thread's memory of the runtime it met last.
 #[derive(Debug, Default)]
 pub(crate) struct LastRuntime {
     id: Option<Id>,
     number: u32,
     epoch: u64,
+    hooked: bool,
+}
+
+impl LastRuntime {
+    /// Whether this thread has yet to say that our hooks run on the runtime it met last.
+    pub(crate) fn is_news_that_hooked(&mut self) -> bool {
+        !std::mem::replace(&mut self.hooked, true)
+    }
 }
 
 impl Runtimes {
@@ -60,6 +85,7 @@ impl Runtimes {
             id: Some(id),
             number,
             epoch,
+            hooked: false,
         };
         number
     }
@@ -70,27 +96,20 @@ impl Runtimes {
             known.unused.remove(&number);
             return number;
         }
+        let mut gone = Vec::new();
         if known.by_number.len() >= MOST_IDLE {
-            self.release_idle(&mut known);
+            gone = known.take_idle();
+            self.epoch.fetch_add(1, Ordering::Release);
         }
         known.next = known.next.wrapping_add(1).max(1);
         let number = known.next;
         known.by_id.insert(id, number);
         let hooked = false;
         known.by_number.insert(number, Runtime { handle, hooked });
+        drop(known);
+        // Without the lock: the last handle frees a runtime.
+        drop(gone);
         number
-    }
-
-    /// Lets go of runtimes without a task, where nobody takes snapshots and many
-    /// runtimes come and go. One that is not done gets a new number.
-    #[cold]
-    fn release_idle(&self, known: &mut Known) {
-        (known.by_number).retain(|_, runtime| runtime.handle.metrics().num_alive_tasks() > 0);
-        let Known {
-            by_id, by_number, ..
-        } = known;
-        by_id.retain(|_, number| by_number.contains_key(number));
-        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// Notes that some runtime's builder has our hooks.
@@ -164,7 +183,7 @@ impl Runtimes {
                 self.epoch.fetch_add(1, Ordering::Release);
             }
             drop(known);
-            // Dropped without the lock: the last handle frees a runtime.
+            // Without the lock, as above.
             drop(gone);
         }
     }

@@ -4,7 +4,8 @@
 //! event names a span, which leads to a slot; between the look-up and the change the
 //! slot may have been given to another task. So the *generation* of the slot is part
 //! of the word that is changed, and a change for an older generation does nothing:
-//! a late wake never falls on a stranger, and the balance of wakers stays true.
+//! a late wake never wakes a stranger, and the balance of wakers stays true. (The counts of
+//! wakes are raised after the word; one may fall on a slot given away in between.)
 //!
 //! ```text
 //! 63            32 31    30                    0
@@ -33,6 +34,13 @@ pub(crate) enum WakerOp {
     /// By value: uses the waker up.
     Wake,
     WakeByRef,
+}
+
+impl WakerOp {
+    #[inline]
+    pub(crate) fn wakes(self) -> bool {
+        matches!(self, Self::Wake | Self::WakeByRef)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +73,7 @@ impl Wakes {
             .swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
-    /// Takes in one waker event. Gives false where the slot has moved on to another
+    /// Takes in one waker event, at `now` if it wakes. Gives false where the slot has moved on to another
     /// generation, or the balance would fall below zero.
     #[inline]
     pub(crate) fn apply(&self, generation: u32, op: WakerOp, own: bool, now: Nanos) -> bool {
@@ -85,7 +93,7 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
-        if matches!(op, WakerOp::Wake | WakerOp::WakeByRef) {
+        if op.wakes() {
             if before & WOKEN == 0 {
                 self.woken_at.store(now, Ordering::Relaxed);
             }

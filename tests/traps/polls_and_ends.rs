@@ -191,6 +191,12 @@ fn the_kind_and_name_are_words_and_an_empty_name_is_none() {
         let task = world.expect_task(named.unwrap().id());
         assert_eq!((task.name(), task.kind()), (Some("re\"fresh"), Kind::Task));
         assert_eq!(world.expect_task(unnamed.id()).name(), None);
+        let ours = straggler::task("ours").spawn(std::future::pending::<()>());
+        let task = world.expect_task(ours.id());
+        assert_eq!(
+            (task.name(), task.location().file()),
+            (Some("ours"), file!())
+        );
     });
 }
 
