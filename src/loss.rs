@@ -48,7 +48,8 @@ impl Loss {
 
     /// Tasks that look as if they had ended while something holds their span open, and
     /// that their runtime's own count has not confirmed yet. They are neither live
-    /// nor ended. Hooks ([`Source::Both`](crate::Source::Both)) leave none.
+    /// nor ended. On hooked runtimes ([`Source::Both`](crate::Source::Both)) only tasks
+    /// of a `LocalSet` can be, which hooks don't see.
     pub fn unconfirmed(&self) -> u64 {
         self.unconfirmed
     }

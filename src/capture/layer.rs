@@ -140,7 +140,11 @@ where
             };
             let slot = self.table.slot(key);
             // Most events are clones and drops, which have no need of the time.
-            let now = if op.wakes() { self.table.clock.now() } else { 0 };
+            let now = if op.wakes() {
+                self.table.clock.now()
+            } else {
+                0
+            };
             let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
             if !applied && slot.generation() == key.generation {
                 self.table.loss.out_of_order();
