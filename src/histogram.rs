@@ -96,11 +96,19 @@ impl<const N: usize> Cells<N> {
         add(&self.sum, value);
     }
 
+    /// Takes a value back.
+    pub(crate) fn take_back(&self, bounds: &'static [u64], value: u64) {
+        add(&self.counts[bucket(bounds, value)], 1_u64.wrapping_neg());
+        add(&self.sum, value.wrapping_neg());
+    }
+
     pub(crate) fn add_to(&self, total: &mut Histogram) {
         for (into, from) in total.counts.iter_mut().zip(&self.counts) {
-            *into += from.load(Ordering::Relaxed);
+            // Acquire pairs with `add`: what is counted has been done. Wrapping, as what
+            // one thread counted another may have taken back.
+            *into = into.wrapping_add(from.load(Ordering::Acquire));
         }
-        total.sum += u128::from(self.sum.load(Ordering::Relaxed));
+        total.sum = (total.sum).wrapping_add(self.sum.load(Ordering::Relaxed));
     }
 
     pub(crate) fn absorb(&self, other: &Self) {
@@ -127,7 +135,7 @@ pub(crate) fn add(cell: &AtomicU64, by: u64) {
 pub struct Histogram {
     bounds: &'static [u64],
     counts: Vec<u64>,
-    sum: u128,
+    sum: u64,
 }
 
 impl Histogram {
@@ -141,7 +149,7 @@ impl Histogram {
 
     pub(crate) fn record(&mut self, value: u64) {
         self.counts[bucket(self.bounds, value)] += 1;
-        self.sum += u128::from(value);
+        self.sum = self.sum.wrapping_add(value);
     }
 
     /// How many values were recorded.
@@ -149,9 +157,9 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// The sum of all values.
+    /// The sum of all values. Wraps after 584 years of them.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.sum).unwrap_or(u64::MAX))
+        Duration::from_nanos(self.sum)
     }
 
     /// Each bucket's inclusive upper bound and the number of values in it alone

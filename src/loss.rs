@@ -18,6 +18,8 @@ pub struct Loss {
     pub(crate) site_overflow: u64,
     pub(crate) lineages_cut: u64,
     pub(crate) names_cut: u64,
+    pub(crate) runtimes_unknown: u64,
+    pub(crate) warnings_failed: u64,
     pub(crate) thread_gone: u64,
     pub(crate) out_of_order: u64,
 }
@@ -76,6 +78,17 @@ impl Loss {
         self.names_cut
     }
 
+    /// Times a task's runtime could not be told, because 1,024 were known that no snapshot
+    /// has let go of.
+    pub fn runtimes_unknown(&self) -> u64 {
+        self.runtimes_unknown
+    }
+
+    /// Warnings of orphans in which the program's own subscriber panicked.
+    pub fn warnings_failed(&self) -> u64 {
+        self.warnings_failed
+    }
+
     /// Events on threads whose thread-local storage was gone already.
     pub fn thread_gone(&self) -> u64 {
         self.thread_gone
@@ -98,6 +111,8 @@ impl Loss {
             ("site_overflow", self.site_overflow),
             ("lineages_cut", self.lineages_cut),
             ("names_cut", self.names_cut),
+            ("runtimes_unknown", self.runtimes_unknown),
+            ("warnings_failed", self.warnings_failed),
             ("thread_gone", self.thread_gone),
             ("out_of_order", self.out_of_order),
         ]
@@ -130,6 +145,7 @@ pub(crate) struct Counters {
     unseen_tasks: AtomicU64,
     site_overflow: AtomicU64,
     names_cut: AtomicU64,
+    warnings_failed: AtomicU64,
     thread_gone: AtomicU64,
     out_of_order: AtomicU64,
 }
@@ -155,6 +171,10 @@ impl Counters {
         self.names_cut.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn warning_failed(&self) {
+        self.warnings_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn thread_gone(&self) {
         self.thread_gone.fetch_add(1, Ordering::Relaxed);
     }
@@ -172,6 +192,7 @@ impl Counters {
             unseen_tasks: read(&self.unseen_tasks),
             site_overflow: read(&self.site_overflow),
             names_cut: read(&self.names_cut),
+            warnings_failed: read(&self.warnings_failed),
             thread_gone: read(&self.thread_gone),
             out_of_order: read(&self.out_of_order),
             ..Loss::default()

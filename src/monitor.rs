@@ -7,6 +7,7 @@ use crate::tasks::Shared;
 use crate::text::{Count, Span};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,15 +30,15 @@ impl Outlet {
         *self.dispatch.lock() = Some(dispatch.downgrade());
     }
 
-    fn with(&self, f: impl FnOnce()) {
-        let dispatch = self
-            .dispatch
-            .lock()
-            .as_ref()
-            .and_then(WeakDispatch::upgrade);
-        if let Some(dispatch) = dispatch {
-            dispatcher::with_default(&dispatch, f);
-        }
+    /// Gives false where the subscriber panicked.
+    fn with(&self, f: impl FnOnce()) -> bool {
+        let dispatch = (self.dispatch.lock().as_ref()).and_then(WeakDispatch::upgrade);
+        let Some(dispatch) = dispatch else {
+            return true;
+        };
+        // What runs in there is the program's: a formatter, an exporter.
+        let warned = AssertUnwindSafe(|| dispatcher::with_default(&dispatch, f));
+        panic::catch_unwind(warned).is_ok()
     }
 }
 
@@ -63,6 +64,15 @@ enum Stage {
     Stopped,
 }
 
+struct Stopped(Arc<Stop>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        *self.0.state.lock() = Stage::Stopped;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Monitor {
     /// Starts the thread. It ends when asked, and when nobody holds the table any more.
     pub(crate) fn start(shared: &Arc<Shared>, outlet: Arc<Outlet>) -> Result<Self, Error> {
@@ -72,12 +82,11 @@ impl Monitor {
         let thread = thread::Builder::new()
             .name("straggler".into())
             .spawn(move || {
-                // Whatever this thread does is not the host's to see, but for the warnings.
-                dispatcher::with_default(&Dispatch::none(), || {
-                    run(&weak, &outlet, &stop_there);
-                });
-                *stop_there.state.lock() = Stage::Stopped;
-                stop_there.changed.notify_all();
+                // Also where it ends by a panic, which somebody may wait for.
+                let stopped = Stopped(stop_there);
+                // Without a dispatcher of its own: one that is set on any thread, if only to
+                // say nothing, costs every span and event of the process its short cut.
+                run(&weak, &outlet, &stopped.0);
             })
             .map_err(Error::thread)?;
         Ok(Self {
@@ -174,7 +183,7 @@ fn warn(shared: &Shared, outlet: &Outlet, warned: &mut HashSet<u32>) {
             continue;
         };
         let above = snapshot.lineage(task).nth(1);
-        outlet.with(|| {
+        let warned = outlet.with(|| {
             tracing::warn!(
                 target: "straggler",
                 site = %site.location(),
@@ -192,5 +201,8 @@ fn warn(shared: &Shared, outlet: &Outlet, warned: &mut HashSet<u32>) {
                 Span(orphaned.elapsed()),
             );
         });
+        if !warned {
+            shared.table.loss.warning_failed();
+        }
     }
 }

@@ -12,12 +12,12 @@ use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Gone, Subject};
 use crate::table::{
-    FRESH, LastTurn, LineageTree, Outcome, PARKED, ParentTask, RUNNING, Table, Totals, traits,
+    FRESH, LineageTree, Outcome, PARKED, ParentTask, RUNNING, Table, Totals, traits,
 };
 use crate::task::{Orphaned, Parent, ParentStatus, State, Task, TaskId};
 use parking_lot::Mutex;
 use scan::Found;
-use settle::{Look, Mark};
+use settle::{Count, Look, Mark};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -156,22 +156,29 @@ impl Reader {
     }
 
     fn look(&self, table: &Table, found: &[Found], before: &[Totals]) -> Look {
+        // The runtimes' counts lie between the two readings of ours, so that what moves
+        // meanwhile shows.
+        let runtimes: HashSet<u32> = found.iter().map(|task| task.runtime).collect();
+        let counts = (runtimes.into_iter())
+            .filter_map(|number| {
+                let (alive, complete) = table.runtimes.count(number)?;
+                Some((number, Count { alive, complete }))
+            })
+            .collect();
         let mut now = table.tallies.totals(before.len());
         table.tallies.add_spawned(&mut now);
         // Nothing ended since the copy began, and all that ever was spawned is in it.
-        let ended = |totals: &[Totals]| totals.iter().map(|site| site.ended).sum::<u64>();
+        let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
         let spawned: u64 = now.iter().map(|site| site.spawned).sum();
         let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
         let loss = table.loss.read();
         let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
-        settle::look(found, quiet, complete, |runtime| {
-            table.runtimes.alive(runtime)
-        })
+        settle::look(found, quiet, complete, &counts)
     }
 }
 
-/// Ends what two looks agree on, and moves it from what was found to the totals, which
-/// were read before.
+/// Presumes ended what two looks agree on, and takes it out of what was found. The totals
+/// were read before, so it is added to them too.
 fn finish(
     table: &Table,
     found: &mut Vec<Found>,
@@ -186,17 +193,14 @@ fn finish(
     found.retain(|task| {
         let is_over = over.contains(&Mark::of(task));
         if is_over {
-            let outcome = if task.is(traits::PANICKED) {
-                Outcome::Panicked
-            } else {
-                Outcome::Unknown
-            };
+            let outcome = Outcome::told(task.is(traits::PANICKED));
             // Its future was dropped at the end of its last turn.
             let at = task.turn.since;
-            table.end(None, task.key, at, LastTurn::Drop, outcome);
+            table.presume_ended(task.key, at, outcome);
             // The copy may be of a site that is younger than the totals.
             if let Some(site) = totals.get_mut(task.site as usize) {
-                site.ended(at.saturating_sub(task.spawned_at), outcome);
+                site.panicked += u64::from(outcome == Outcome::Panicked);
+                (site.lifetime).record(at.saturating_sub(task.spawned_at));
             }
         }
         !is_over
@@ -270,6 +274,7 @@ fn assemble(
         unconfirmed: ending.len() as u64,
         unaccounted,
         lineages_cut: table.lineages_cut(),
+        runtimes_unknown: table.runtimes.unknown(),
         ..table.loss.read()
     };
     let unpolled = live.iter().filter(|task| task.runtime == 0).count();

@@ -93,12 +93,10 @@ where
         if told_by_parents || (attrs.is_contextual() && !outermost()) {
             return;
         }
-        if let Some(span) = ctx.span(id) {
-            local::with(&self.table, |local| {
-                parents::note_home(&span, local, &self.table);
-                local.note_unseen(&self.table);
-            });
-        }
+        local::with(&self.table, |local| {
+            parents::note_home(id.into_u64(), attrs.metadata(), local, &self.table);
+            local.note_unseen(&self.table);
+        });
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {

@@ -286,6 +286,9 @@ impl Local {
         if slot.generation() != key.generation {
             return;
         }
+        if slot.traits() & traits::PRESUMED != 0 {
+            table.revive(&mut self.tally, key, slot);
+        }
         let now = table.clock.now();
         let apart = Apart(!matches!(self.last_turn, Some((last, _)) if last == key));
         self.last_turn = None;
@@ -306,7 +309,8 @@ impl Local {
 
     #[cold]
     fn meet_runtime(&mut self, table: &Table, slot: &Slot) {
-        let number = table.runtimes.current(&mut self.runtime);
+        let unpolled = || table.unpolled_tasks();
+        let number = table.runtimes.current(&mut self.runtime, unpolled);
         if number == 0 {
             return;
         }
@@ -382,11 +386,11 @@ impl Local {
     /// left must have returned, though something holds its span.
     pub(crate) fn add_block_on(&mut self, table: &Table, key: Key, span: u64) {
         let current = raw_current();
-        while let Some(before) = self.block_ons.last().copied() {
-            let inside = self.frames.iter().any(|frame| frame.key == before.key);
-            if inside {
-                break;
-            }
+        // On a thread that is still in a runtime tokio is about to refuse this one.
+        let outside = current == 0
+            && self.frames.is_empty()
+            && tokio::runtime::Handle::try_current().is_err();
+        while let Some(before) = self.block_ons.last().copied().filter(|_| outside) {
             self.block_ons.pop();
             let now = table.clock.now();
             let tally = Some(&mut self.tally);

@@ -1,8 +1,9 @@
 //! The user spans around a spawn.
 
 use super::is_task_span;
+use super::layer::Capture;
 use crate::capture::local::Local;
-use crate::table::{Fate, Key, SpanFate, Spawner, Table, traits};
+use crate::table::{Key, SpanFate, Spawner, Table, traits};
 use crate::task::{ParentSpan, Spans};
 use std::sync::Arc;
 use tracing_core::{Dispatch, Metadata};
@@ -26,17 +27,6 @@ pub(crate) struct Around {
     outermost: Option<Arc<SpanFate>>,
 }
 
-/// The task in which a user span was created.
-#[derive(Clone)]
-struct Home {
-    key: Key,
-    fate: Arc<Fate>,
-}
-
-/// Kept in the extensions of a user span whose place in the registry's tree doesn't
-/// tell in which task it was created.
-struct NotedHome(Option<Home>);
-
 impl ParentRules {
     pub(crate) fn may_be_parent(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_span()
@@ -47,7 +37,8 @@ impl ParentRules {
     /// Adds the trace to what is around.
     pub(crate) fn spans(&self, around: Around) -> Option<Spans> {
         #[cfg(feature = "opentelemetry")]
-        let context = (self.trace_context)();
+        // The host's code, and on a thread that is ending its storage may be gone.
+        let context = std::panic::catch_unwind(self.trace_context).unwrap_or(None);
         #[cfg(feature = "opentelemetry")]
         let none = context.is_none();
         #[cfg(not(feature = "opentelemetry"))]
@@ -111,17 +102,8 @@ where
     };
     let id = outermost.id().into_u64();
     let fate = table.known_span_fate(id).unwrap_or_else(|| {
-        let noted = (outermost.extensions().get::<NotedHome>()).map(|home| home.0.clone());
-        let home = noted.unwrap_or_else(|| {
-            let key = home_span.and_then(|span| table.by_span(span))?;
-            Home::of(table, key)
-        });
-        if let Some(home) = &home {
-            // From now on the enters and exits of this task's user spans matter.
-            table.slot(home.key).add_traits(traits::HOSTS_SPANS);
-        }
-        let span = ParentSpan::new(outermost.metadata());
-        table.span_fate(id, || SpanFate::new(span, home.map(|home| home.fate)))
+        let home = home_span.and_then(|span| table.by_span(span));
+        span_fate(table, id, outermost.metadata(), home)
     });
     Around {
         innermost,
@@ -135,6 +117,11 @@ pub(crate) fn around_current<S>(dispatch: &Dispatch, table: &Table, rules: &Pare
 where
     S: tracing_core::Subscriber + for<'a> LookupSpan<'a>,
 {
+    // Elsewhere nobody would tell us that the span has closed, nor whose number it is.
+    let is_ours = |capture: &Capture| std::ptr::eq(Arc::as_ptr(&capture.table), table);
+    if !dispatch.downcast_ref::<Capture>().is_some_and(is_ours) {
+        return Around::default();
+    }
     let current = dispatch.current_span();
     let Some(id) = current.id() else {
         return Around::default();
@@ -146,22 +133,34 @@ where
 }
 
 /// Notes in which task a user span was created, where its parents won't tell.
-pub(crate) fn note_home<'a, R>(span: &SpanRef<'a, R>, local: &Local, table: &Table)
-where
-    R: LookupSpan<'a>,
-{
+///
+/// In the table, not in the span's extensions: a layer of the host's may hold their
+/// lock while it spawns, and another straggler's layer would find our keys in them.
+pub(crate) fn note_home(
+    span: u64,
+    metadata: &'static Metadata<'static>,
+    local: &Local,
+    table: &Table,
+) {
     let home = match local.spawner(table) {
-        Spawner::Task(key) => Home::of(table, key),
+        Spawner::Task(key) => Some(key),
         Spawner::None | Spawner::Unknown(_) => None,
     };
-    span.extensions_mut().replace(NotedHome(home));
+    span_fate(table, span, metadata, home);
 }
 
-impl Home {
-    fn of(table: &Table, key: Key) -> Option<Self> {
+fn span_fate(
+    table: &Table,
+    span: u64,
+    metadata: &'static Metadata<'static>,
+    home: Option<Key>,
+) -> Arc<SpanFate> {
+    let fate = home.and_then(|key| {
         let slot = table.slot(key);
-        let id = slot.id();
-        let fate = slot.with_record(key.generation, |record| record.fate(id))?;
-        Some(Self { key, fate })
-    }
+        let fate = slot.with_record(key.generation, |record| record.fate())?;
+        // From now on the enters and exits of this task's user spans matter.
+        slot.add_traits(traits::HOSTS_SPANS);
+        Some(fate)
+    });
+    table.span_fate(span, || SpanFate::new(ParentSpan::new(metadata), fate))
 }

@@ -87,7 +87,8 @@ pub(crate) fn scan(table: &Table, from: Nanos) -> Vec<Found> {
     // over and over, and the kernel makes the host's own allocations wait for that.
     let mut found = Vec::with_capacity(table.claimed());
     for (index, _) in table.slots() {
-        found.extend(look(table, index).filter(|found| found.spawned_at <= from));
+        let task = look(table, index).filter(|task| task.spawned_at <= from);
+        found.extend(task.filter(|task| !task.is(traits::PRESUMED)));
     }
     found
 }

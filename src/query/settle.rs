@@ -1,16 +1,23 @@
 //! Settles what spans leave open: has a task ended whose span somebody holds?
 //!
 //! A task whose last turn looked like the drop of its future is *ending*. Others may
-//! have ended without that sign; they are parked, not woken, and nobody holds a waker
-//! of theirs, which is also what a lost waker looks like. The runtime's own count of
-//! live tasks settles both: if it counts as many fewer as there are candidates, the
-//! candidates have ended. Where a waker of such a task is left behind, it looks like
-//! any idle one; unless all have ended, those missing are *unaccounted*.
+//! have ended without that sign, because a wake came before the drop: those are *suspects*.
+//! Most that did are *silent*, not woken again and with nobody who holds a waker of theirs,
+//! which is also what a lost waker looks like. The runtime's own count says how many tasks
+//! are missing:
 //!
-//! That needs numbers that belong together: nothing may be spawned or end while they
-//! are read, and two looks must agree. On a runtime that never rests, and for `LocalSet`
-//! and blocking tasks, which no runtime counts, an ending task stays *unconfirmed* until
-//! its span closes. Hooks leave nothing open.
+//! | missing | then |
+//! |---|---|
+//! | none | those ending are alive after all, if every task of the runtime is known |
+//! | as many as are ending | they have ended |
+//! | as many as are ending or suspect | all of them have ended |
+//! | any other number more than are ending | those ending have; the silent are *open*, for which of them it is can't be told; what is left over is *unaccounted* |
+//!
+//! Two looks must agree, and nothing may be spawned or end meanwhile. Still it is an
+//! inference, so a task that is *presumed* ended comes back if it is entered again. On a
+//! runtime that never rests, and for `LocalSet` and blocking tasks, which no runtime
+//! counts, an ending task stays *unconfirmed* until its span closes. Hooks leave nothing
+//! open of what they see.
 
 use super::scan::Found;
 use crate::table::{ENDING, PARKED};
@@ -52,18 +59,26 @@ impl Mark {
 struct Runtime<'a> {
     tasks: usize,
     ending: Vec<&'a Found>,
+    suspects: Vec<&'a Found>,
+    /// Those of the suspects that nobody could wake.
     silent: Vec<&'a Found>,
-    parked: Vec<&'a Found>,
 }
 
-/// Takes one look. `alive` is a runtime's own count; `quiet` says that nothing was
-/// spawned and nothing ended while the tasks were copied, `complete` that every task
-/// since the layer is in the table.
+/// What a runtime says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) alive: usize,
+    /// No task of it is older than the layer.
+    pub(crate) complete: bool,
+}
+
+/// Takes one look. `quiet` says that nothing was spawned and nothing ended while the
+/// tasks were copied and counted, `complete` that every task since is in the table.
 pub(crate) fn look(
     tasks: &[Found],
     quiet: bool,
     complete: bool,
-    alive: impl Fn(u32) -> Option<usize>,
+    counts: &HashMap<u32, Count>,
 ) -> Look {
     let mut look = Look::default();
     let mut runtimes: HashMap<u32, Runtime<'_>> = HashMap::new();
@@ -84,31 +99,32 @@ pub(crate) fn look(
         runtime.tasks += 1;
         if ending {
             runtime.ending.push(task);
-        } else if is_parked(task) {
-            runtime.parked.push(task);
-            if task.wakes.wakers == 0 {
+        } else if is_suspect(task) {
+            runtime.suspects.push(task);
+            if !task.wakes.woken && task.wakes.wakers == 0 {
                 runtime.silent.push(task);
             }
         }
     }
-    if !quiet {
-        return look;
-    }
-    for (number, runtime) in &runtimes {
-        // Only what is open is worth the runtime's lock.
-        if runtime.ending.is_empty() && runtime.parked.is_empty() {
-            continue;
-        }
-        if let Some(alive) = alive(*number) {
-            look.judge(runtime, unpolled, alive, complete);
+    if quiet {
+        for (number, runtime) in &runtimes {
+            if let Some(count) = counts.get(number) {
+                look.judge(runtime, unpolled, count.alive, complete && count.complete);
+            }
         }
     }
     look
 }
 
-/// Parked and not woken, of which only its span tells whether it has ended.
-fn is_parked(task: &Found) -> bool {
-    task.turn.phase == PARKED && task.knows_wakes() && !task.is_exact() && !task.wakes.woken
+/// Whether the last turn may have been the drop though it didn't look like it: a wake came
+/// before it. (The first turn is a poll, for who holds the span has it from there.)
+fn is_suspect(task: &Found) -> bool {
+    let woken = || task.pending().is_some_and(|turn| turn.delay.is_some());
+    task.turn.phase == PARKED
+        && task.turn.turns > 1
+        && task.knows_wakes()
+        && !task.is_exact()
+        && woken()
 }
 
 impl Look {
@@ -127,16 +143,13 @@ impl Look {
         if rest == 0 {
             return;
         }
-        if rest == runtime.parked.len() {
-            // Somebody may hold a waker of a task that is no more.
-            self.over.extend(marks(&runtime.parked));
-            self.open.extend(marks(&runtime.parked));
-        } else if rest == runtime.silent.len() {
-            self.over.extend(marks(&runtime.silent));
+        if rest == runtime.suspects.len() {
+            self.over.extend(marks(&runtime.suspects));
+            self.open.extend(marks(&runtime.suspects));
         } else {
-            self.unaccounted += rest as u64;
+            self.open.extend(marks(&runtime.silent));
+            self.unaccounted += rest.saturating_sub(runtime.silent.len()) as u64;
         }
-        self.open.extend(marks(&runtime.silent));
     }
 
     /// Whether a second look could settle more.

@@ -71,7 +71,7 @@ impl Site {
 
     /// Tasks that ended.
     pub fn ended(&self) -> u64 {
-        self.totals.ended
+        self.totals.ended()
     }
 
     /// Ended tasks known to have panicked. Spans and [`straggler::spawn`](crate::spawn)

@@ -29,7 +29,7 @@ use crate::clock::{Clock, ManualClock, Nanos};
 use crate::config::Config;
 use crate::daemons::Daemons;
 use crate::loss::Counters;
-use crate::task::{Spans, TaskId};
+use crate::task::{Kind, Spans, TaskId};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(crate) struct Table {
 }
 
 #[cfg(tokio_unstable)]
-const EARLY_ENDS: usize = 64;
+const EARLY_ENDS: usize = 1_024;
 
 /// The task that is being polled where another is spawned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,20 @@ impl Table {
         self.slab.claimed()
     }
 
+    /// The tasks of which no runtime is known yet, where they can be counted at once.
+    pub(crate) fn unpolled_tasks(&self) -> Option<usize> {
+        /// More are not worth the time of the poll that asks.
+        const MOST: usize = 4_096;
+        if self.slab.claimed() > MOST {
+            return None;
+        }
+        let waits = |slot: &Slot| {
+            let is_task = traits::kind(slot.traits()) == Kind::Task;
+            slot.id() != 0 && slot.runtime() == 0 && is_task
+        };
+        Some(self.slots().filter(|(_, slot)| waits(slot)).count())
+    }
+
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
         self.slab.slots()
     }
@@ -178,18 +192,14 @@ impl Table {
         match new.spawner {
             Spawner::None => {}
             Spawner::Unknown(id) => record.parent = ParentTask::Unknown(TaskId::from_u64(id)),
-            Spawner::Task(parent) => {
-                let parent = self.slot(parent);
-                let id = parent.id();
-                let found = parent.with_record(parent.generation(), |parent| {
+            Spawner::Task(key) => {
+                let found = (self.slot(key)).with_record(key.generation, |parent| {
                     above = parent.lineage;
                     record.root = parent.root;
-                    parent.fate(id)
+                    parent.fate()
                 });
-                record.parent = match found {
-                    Some(fate) => ParentTask::Known(fate),
-                    None => ParentTask::Unknown(TaskId::from_u64(id)),
-                };
+                // A spawner that is not there any more can't be the one that spawns now.
+                record.parent = found.map_or(ParentTask::None, ParentTask::Known);
             }
         }
         record.lineage = self.lineages.child(above, site);
@@ -252,6 +262,42 @@ impl Table {
         });
     }
 
+    /// Counts a task as ended that must have, though its span is open and may yet prove
+    /// the opposite: it keeps its slot until the span closes, and comes back if entered.
+    pub(crate) fn presume_ended(&self, key: Key, at: Nanos, outcome: Outcome) {
+        let slot = self.slot(key);
+        let spawned_at = slot.with_record(key.generation, |record| {
+            slot.add_traits(traits::PRESUMED);
+            if let Some(fate) = &record.fate {
+                fate.end(at);
+            }
+            record.spawned_at
+        });
+        if let Some(spawned_at) = spawned_at {
+            let lifetime = at.saturating_sub(spawned_at);
+            (self.tallies).with_shared(slot.site(), |cells| cells.ended(lifetime, outcome));
+        }
+    }
+
+    /// A task presumed ended is entered again: it lives, and its lifetime is not over.
+    #[cold]
+    pub(crate) fn revive(&self, tally: &mut Tally, key: Key, slot: &Slot) {
+        let presumed_at = slot.turn.read().since;
+        let spawned_at = slot.with_record(key.generation, |record| {
+            if let Some(fate) = &record.fate {
+                fate.end(0);
+                fate.set_ending_since(0);
+            }
+            record.spawned_at
+        });
+        if let Some(spawned_at) = spawned_at {
+            let panicked = slot.traits() & traits::PANICKED != 0;
+            slot.take_traits(traits::PRESUMED);
+            let lifetime = presumed_at.saturating_sub(spawned_at);
+            (tally.site(&self.tallies, slot.site())).take_back(lifetime, Outcome::told(panicked));
+        }
+    }
+
     /// Ends a task, once, whoever tells of it first. `tally` is `None` for a thread
     /// whose thread-locals are gone, and for a reader.
     pub(crate) fn end(
@@ -266,10 +312,11 @@ impl Table {
         let id = slot.id();
         let (span, site) = (slot.span(), slot.site());
         let reading = slot.turn.read();
+        let presumed = slot.traits() & traits::PRESUMED != 0;
         let Some(record) = slot.retire(key.generation) else {
             return;
         };
-        if let Some(fate) = &record.fate {
+        if let Some(fate) = record.fate.as_ref().filter(|_| !presumed) {
             fate.end(at);
         }
         if span != 0 {
@@ -286,6 +333,10 @@ impl Table {
         };
         let hint = tally.as_ref().map_or(0, |tally| tally.thread());
         self.slab.release(hint, key.index);
+        if presumed {
+            // Counted when it was presumed.
+            return;
+        }
         let count = |cells: &tallies::SiteCells| {
             if let Some(poll) = poll {
                 cells.polled(poll);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Record {
+    pub(crate) id: u64,
     pub(crate) spawned_at: Nanos,
     pub(crate) root: u64,
     pub(crate) lineage: u32,
@@ -31,10 +32,12 @@ pub(crate) enum ParentTask {
 }
 
 impl Record {
-    pub(crate) fn new(spawned_at: Nanos, root: u64) -> Self {
+    /// A task that is its own root, until its spawner is known.
+    pub(crate) fn new(spawned_at: Nanos, id: u64) -> Self {
         Self {
+            id,
             spawned_at,
-            root,
+            root: id,
             lineage: TOP,
             size: 0,
             fate: None,
@@ -45,10 +48,9 @@ impl Record {
     }
 
     /// The fate that a child shares.
-    pub(crate) fn fate(&mut self, id: u64) -> Arc<Fate> {
-        let fate = self
-            .fate
-            .get_or_insert_with(|| Fate::new(TaskId::from_u64(id)));
+    pub(crate) fn fate(&mut self) -> Arc<Fate> {
+        let id = TaskId::from_u64(self.id);
+        let fate = self.fate.get_or_insert_with(|| Fate::new(id));
         Arc::clone(fate)
     }
 }
@@ -69,6 +71,8 @@ pub(crate) mod traits {
     pub(crate) const PANICKED: u32 = 1 << 6;
     /// Tasks were spawned under a user span that this task created.
     pub(crate) const HOSTS_SPANS: u32 = 1 << 7;
+    /// It must have ended, by its runtime's count, though its span is open.
+    pub(crate) const PRESUMED: u32 = 1 << 9;
     /// Its runtime's terminate hook will tell of its end.
     pub(crate) const HOOKED: u32 = 1 << 8;
 

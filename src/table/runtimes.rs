@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::runtime::{Handle, Id};
 
-/// More runtimes than this at once are looked through for those to let go.
-const MOST_IDLE: usize = 64;
+/// Runtimes known at once, at most. A snapshot lets go of those without a task, and of
+/// their handles: never a poll, as with a runtime's last handle closures of the host's go.
+const MOST: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Runtimes {
@@ -18,6 +19,7 @@ pub(crate) struct Runtimes {
     /// Changes when a number has gone out of use, so that threads forget theirs.
     epoch: AtomicU64,
     hooks_set: AtomicBool,
+    unknown: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -34,22 +36,15 @@ struct Known {
 struct Runtime {
     handle: Handle,
     hooked: bool,
+    /// Every task it has was seen spawned.
+    complete: bool,
 }
 
 impl Known {
-    /// Takes out the runtimes without a task, where nobody takes snapshots and many
-    /// runtimes come and go. One that is not done gets a new number.
-    #[cold]
-    fn take_idle(&mut self) -> Vec<Runtime> {
-        let idle = |runtime: &Runtime| runtime.handle.metrics().num_alive_tasks() == 0;
-        let numbers: Vec<u32> = (self.by_number.iter())
-            .filter(|(_, runtime)| idle(runtime))
-            .map(|(&number, _)| number)
-            .collect();
-        self.by_id.retain(|_, number| !numbers.contains(number));
-        (numbers.iter())
-            .filter_map(|number| self.by_number.remove(number))
-            .collect()
+    fn find(&mut self, id: Id) -> Option<u32> {
+        let number = *self.by_id.get(&id)?;
+        self.unused.remove(&number);
+        Some(number)
     }
 }
 
@@ -70,8 +65,13 @@ impl LastRuntime {
 }
 
 impl Runtimes {
-    /// The number (from 1) of the runtime this thread is in, or 0.
-    pub(crate) fn current(&self, last: &mut LastRuntime) -> u32 {
+    /// The number (from 1) of the runtime this thread is in, or 0. `unpolled` counts
+    /// the tracked tasks whose runtime is not known yet, or says that they are too many.
+    pub(crate) fn current(
+        &self,
+        last: &mut LastRuntime,
+        unpolled: impl FnOnce() -> Option<usize>,
+    ) -> u32 {
         let Ok(handle) = Handle::try_current() else {
             return 0;
         };
@@ -80,7 +80,7 @@ impl Runtimes {
         if last.id == Some(id) && last.epoch == epoch {
             return last.number;
         }
-        let number = self.add(id, handle);
+        let number = self.add(id, handle, unpolled);
         *last = LastRuntime {
             id: Some(id),
             number,
@@ -90,26 +90,38 @@ impl Runtimes {
         number
     }
 
-    fn add(&self, id: Id, handle: Handle) -> u32 {
-        let mut known = self.known.lock();
-        if let Some(&number) = known.by_id.get(&id) {
-            known.unused.remove(&number);
+    fn add(&self, id: Id, handle: Handle, unpolled: impl FnOnce() -> Option<usize>) -> u32 {
+        if let Some(number) = self.known.lock().find(id) {
             return number;
         }
-        let mut gone = Vec::new();
-        if known.by_number.len() >= MOST_IDLE {
-            gone = known.take_idle();
-            self.epoch.fetch_add(1, Ordering::Release);
+        // At its first tracked poll a runtime has the tasks that were just seen spawned,
+        // and those from before the layer.
+        let alive = handle.metrics().num_alive_tasks();
+        let complete = unpolled().is_some_and(|seen| alive <= seen);
+        let mut known = self.known.lock();
+        if let Some(number) = known.find(id) {
+            return number;
+        }
+        if known.by_number.len() >= MOST {
+            drop(known);
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            return 0;
         }
         known.next = known.next.wrapping_add(1).max(1);
         let number = known.next;
         known.by_id.insert(id, number);
-        let hooked = false;
-        known.by_number.insert(number, Runtime { handle, hooked });
-        drop(known);
-        // Without the lock: the last handle frees a runtime.
-        drop(gone);
+        let runtime = Runtime {
+            handle,
+            hooked: false,
+            complete,
+        };
+        known.by_number.insert(number, runtime);
         number
+    }
+
+    /// How often a runtime could not be told from others, because too many were known.
+    pub(crate) fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     /// Notes that some runtime's builder has our hooks.
@@ -155,12 +167,13 @@ impl Runtimes {
         known.by_id.iter().map(|(&id, &n)| (n, id)).collect()
     }
 
-    /// What a runtime counts itself; `LocalSet`, `block_on` and blocking tasks are
-    /// not among them. Zero for one that was shut down.
-    pub(crate) fn alive(&self, number: u32) -> Option<usize> {
+    /// How many tasks a runtime counts itself, and whether all of them can be known.
+    /// `LocalSet`, `block_on` and blocking tasks are not among them. Zero for a runtime that
+    /// was shut down.
+    pub(crate) fn count(&self, number: u32) -> Option<(usize, bool)> {
         let known = self.known.lock();
         let runtime = known.by_number.get(&number)?;
-        Some(runtime.handle.metrics().num_alive_tasks())
+        Some((runtime.handle.metrics().num_alive_tasks(), runtime.complete))
     }
 
     /// Lets go of runtimes that two looks in a row found without a tracked task.
@@ -183,7 +196,7 @@ impl Runtimes {
                 self.epoch.fetch_add(1, Ordering::Release);
             }
             drop(known);
-            // Without the lock, as above.
+            // Without the lock: the last handle frees a runtime.
             drop(gone);
         }
     }

@@ -6,9 +6,13 @@ use foldhash::fast::FixedState;
 use parking_lot::RwLock;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The overflow site.
 pub(crate) const OVERFLOW: u32 = 0;
+
+/// Places beyond the limit that are remembered.
+const OVERFLOW_MEMORY: usize = 1_024;
 
 /// A place as a source gives it: the path not yet normalised.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,8 @@ pub(crate) struct Sites {
     by_hash: DashMap<u64, u32, FixedState>,
     sites: RwLock<Vec<Arc<Site>>>,
     max: usize,
+    /// Hashes of places beyond the limit; the lowest bit says that they are daemons'.
+    overflow: Box<[AtomicU64]>,
 }
 
 impl Sites {
@@ -74,6 +80,7 @@ impl Sites {
             by_hash: DashMap::with_hasher(FixedState::default()),
             sites: RwLock::new(vec![Arc::new(overflow)]),
             max,
+            overflow: (0..OVERFLOW_MEMORY).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -105,6 +112,9 @@ impl Sites {
         place: &Place<'_>,
         daemon: impl FnOnce(&Location) -> bool,
     ) -> (u32, bool) {
+        if self.sites.read().len() > self.max {
+            return (OVERFLOW, self.overflow_daemon(hash, place, daemon));
+        }
         let key = place.key();
         let daemon = daemon(&key.location);
         let mut sites = self.sites.write();
@@ -126,6 +136,24 @@ impl Sites {
         }));
         self.by_hash.insert(hash, index);
         (index, daemon)
+    }
+
+    /// Whether tasks from a place beyond the limit are daemons: remembered for some, as
+    /// the globs cost more than the rest of a spawn.
+    fn overflow_daemon(
+        &self,
+        hash: u64,
+        place: &Place<'_>,
+        daemon: impl FnOnce(&Location) -> bool,
+    ) -> bool {
+        let memory = &self.overflow[hash as usize % OVERFLOW_MEMORY];
+        let known = memory.load(Ordering::Relaxed);
+        if known | 1 == hash | 1 {
+            return known & 1 == 1;
+        }
+        let is_daemon = daemon(&place.key().location);
+        memory.store(hash & !1 | u64::from(is_daemon), Ordering::Relaxed);
+        is_daemon
     }
 
     fn hash(&self, place: &Place<'_>) -> u64 {

@@ -49,7 +49,7 @@ pub(crate) struct Slot {
     generation: AtomicU32,
     site: AtomicU32,
     traits: AtomicU32,
-    /// One more than the runtime's index; zero while it is unknown.
+    /// The runtime's number, from 1; zero while it is unknown.
     runtime: AtomicU32,
     /// Never held while anything else is locked, and only for a handful of
     /// instructions: to be filled, read or emptied.
@@ -137,6 +137,10 @@ impl Slot {
 
     pub(crate) fn add_traits(&self, traits: u32) {
         self.traits.fetch_or(traits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_traits(&self, traits: u32) {
+        self.traits.fetch_and(!traits, Ordering::Relaxed);
     }
 
     #[inline]

@@ -21,11 +21,21 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// What is known where only a panic shows.
+    pub(crate) fn told(panicked: bool) -> Self {
+        if panicked {
+            Self::Panicked
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
 /// One thread's counts of one site.
 #[derive(Debug)]
 pub(crate) struct SiteCells {
     spawned: AtomicU64,
-    ended: AtomicU64,
     completed: AtomicU64,
     panicked: AtomicU64,
     aborted: AtomicU64,
@@ -38,7 +48,6 @@ impl SiteCells {
     fn new() -> Self {
         Self {
             spawned: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
@@ -60,21 +69,34 @@ impl SiteCells {
         }
     }
 
+    /// Counts an end. The lifetimes' number is the number of the ended.
     pub(crate) fn ended(&self, lifetime: u64, outcome: Outcome) {
-        self.lifetime.record(&LIFETIME, lifetime);
-        match outcome {
-            Outcome::Completed => histogram::add(&self.completed, 1),
-            Outcome::Panicked => histogram::add(&self.panicked, 1),
-            Outcome::Aborted => histogram::add(&self.aborted, 1),
-            Outcome::Unknown => {}
+        if let Some(cell) = self.outcome(outcome) {
+            histogram::add(cell, 1);
         }
-        histogram::add(&self.ended, 1);
+        self.lifetime.record(&LIFETIME, lifetime);
+    }
+
+    /// Takes back an end that was counted somewhere, as the sum over all threads.
+    pub(crate) fn take_back(&self, lifetime: u64, outcome: Outcome) {
+        if let Some(cell) = self.outcome(outcome) {
+            histogram::add(cell, 1_u64.wrapping_neg());
+        }
+        self.lifetime.take_back(&LIFETIME, lifetime);
+    }
+
+    fn outcome(&self, outcome: Outcome) -> Option<&AtomicU64> {
+        match outcome {
+            Outcome::Completed => Some(&self.completed),
+            Outcome::Panicked => Some(&self.panicked),
+            Outcome::Aborted => Some(&self.aborted),
+            Outcome::Unknown => None,
+        }
     }
 
     fn absorb(&self, other: &Self) {
         for (into, from) in [
             (&self.spawned, &other.spawned),
-            (&self.ended, &other.ended),
             (&self.completed, &other.completed),
             (&self.panicked, &other.panicked),
             (&self.aborted, &other.aborted),
@@ -91,7 +113,6 @@ impl SiteCells {
 #[derive(Clone, Debug)]
 pub(crate) struct Totals {
     pub(crate) spawned: u64,
-    pub(crate) ended: u64,
     pub(crate) completed: u64,
     pub(crate) panicked: u64,
     pub(crate) aborted: u64,
@@ -104,7 +125,6 @@ impl Totals {
     pub(crate) fn new() -> Self {
         Self {
             spawned: 0,
-            ended: 0,
             completed: 0,
             panicked: 0,
             aborted: 0,
@@ -114,26 +134,22 @@ impl Totals {
         }
     }
 
-    /// Counts an end that came after these were read.
-    pub(crate) fn ended(&mut self, lifetime: u64, outcome: Outcome) {
-        self.ended += 1;
-        self.lifetime.record(lifetime);
-        match outcome {
-            Outcome::Completed => self.completed += 1,
-            Outcome::Panicked => self.panicked += 1,
-            Outcome::Aborted => self.aborted += 1,
-            Outcome::Unknown => {}
-        }
+    /// Tasks that ended.
+    pub(crate) fn ended(&self) -> u64 {
+        self.lifetime.count()
     }
 
     fn add(&mut self, cells: &SiteCells) {
-        // Acquire pairs with the release of `histogram::add`: an end that is counted
-        // here has left its slot, so no snapshot taken after this sees the task alive.
-        self.ended += cells.ended.load(Ordering::Acquire);
-        self.completed += cells.completed.load(Ordering::Relaxed);
-        self.panicked += cells.panicked.load(Ordering::Relaxed);
-        self.aborted += cells.aborted.load(Ordering::Relaxed);
+        // An end that is counted here has left its slot, so no snapshot taken after this
+        // sees the task alive: see `Cells::add_to`.
         cells.lifetime.add_to(&mut self.lifetime);
+        for (into, from) in [
+            (&mut self.completed, &cells.completed),
+            (&mut self.panicked, &cells.panicked),
+            (&mut self.aborted, &cells.aborted),
+        ] {
+            *into = into.wrapping_add(from.load(Ordering::Relaxed));
+        }
         cells.poll.add_to(&mut self.poll);
         cells.schedule.add_to(&mut self.schedule);
     }
@@ -273,11 +289,14 @@ mod tests {
             });
         });
         tallies.with_shared(3, |cells| cells.ended(9, Outcome::Aborted));
+        tallies.with_shared(3, |cells| cells.ended(11, Outcome::Panicked));
+        // Another thread's cells: only the sum means anything.
+        here.site(&tallies, 3).take_back(11, Outcome::Panicked);
         let mut totals = tallies.totals(4);
         tallies.add_spawned(&mut totals);
         let site = &totals[3];
         assert_eq!(
-            (site.spawned, site.ended, site.panicked, site.aborted),
+            (site.spawned, site.ended(), site.panicked, site.aborted),
             (1, 3, 1, 1)
         );
         assert_eq!(site.lifetime.count(), 3);

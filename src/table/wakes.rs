@@ -84,7 +84,8 @@ impl Wakes {
             match op {
                 WakerOp::Clone => (word & WAKERS < WAKERS).then(|| word + 1),
                 WakerOp::Drop => (word & WAKERS > 0).then(|| word - 1),
-                WakerOp::Wake => (word & WAKERS > 0).then(|| (word - 1) | WOKEN),
+                // A wake is a wake, whatever the balance says.
+                WakerOp::Wake => Some((word - u64::from(word & WAKERS > 0)) | WOKEN),
                 WakerOp::WakeByRef => Some(word | WOKEN),
             }
         };
@@ -93,6 +94,7 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
+        let balanced = op != WakerOp::Wake || before & WAKERS > 0;
         if op.wakes() {
             if before & WOKEN == 0 {
                 self.woken_at.store(now, Ordering::Relaxed);
@@ -102,7 +104,7 @@ impl Wakes {
                 self.self_wakes.fetch_add(1, Ordering::Relaxed);
             }
         }
-        true
+        balanced
     }
 
     /// Takes the wake, if there is one, for the poll that begins now. Gives when it
@@ -172,7 +174,9 @@ mod tests {
         let wakes = Wakes::new();
         wakes.reset(1);
         assert!(!wakes.apply(1, WakerOp::Drop, false, 1));
-        assert_eq!(wakes.read().wakers, 0);
+        assert!(!wakes.apply(1, WakerOp::Wake, false, 2));
+        let read = wakes.read();
+        assert_eq!((read.wakers, read.wakes, read.woken), (0, 1, true));
     }
 }
 

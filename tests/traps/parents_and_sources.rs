@@ -330,3 +330,56 @@ fn a_refused_child_entering_its_parents_span_is_no_poll_of_the_parent() {
         assert_eq!(world.expect_task(parent.id()).polls(), 1);
     });
 }
+
+// H: tokio refuses it only after its span was made
+#[test]
+fn a_block_on_that_tokio_refuses_does_not_end_the_one_around_it() {
+    let world = World::new();
+    world.block_on(async {
+        let child = tokio::spawn(std::future::pending::<()>());
+        let wrong = tokio::spawn(async {
+            let inner = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            let refused = std::panic::AssertUnwindSafe(|| inner.block_on(async {}));
+            assert!(std::panic::catch_unwind(refused).is_err());
+            inner.shutdown_background();
+        });
+        wrong.await.unwrap();
+        settle().await;
+        let snapshot = world.snapshot();
+        let main = snapshot.tasks().find(|task| task.kind() == Kind::BlockOn);
+        assert!(main.is_some(), "{snapshot}");
+        let child = snapshot.task(child.id()).unwrap();
+        assert_eq!(child.orphaned(), None);
+        assert_eq!(child.parent().unwrap().status(), ParentStatus::Live);
+    });
+}
+
+// H: nothing of ours lies where the other layer looks
+#[test]
+fn two_layers_in_one_subscriber_keep_their_tables_apart() {
+    use tracing_subscriber::prelude::*;
+    let builder = || straggler::Builder::new().warn_on_orphans(false);
+    let (small, few) = builder().max_live_tasks(2).build().unwrap();
+    let (large, all) = builder().build().unwrap();
+    let both = tracing_subscriber::registry().with(small).with(large);
+    let _default = both.set_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for _ in 0..300 {
+            tokio::spawn(std::future::pending::<()>());
+        }
+        let host = tokio::spawn(async {
+            let request = info_span!(parent: None, "request").entered();
+            tokio::spawn(std::future::pending::<()>());
+            drop(request);
+        });
+        host.await.expect("nothing of ours panics");
+        let live = |tasks: &straggler::Tasks| tasks.snapshot().tasks().len();
+        assert_eq!((live(&few), live(&all)), (2, 302));
+        assert_eq!(few.snapshot().loss().refused(), 301);
+    });
+}
