@@ -159,7 +159,7 @@ impl Builder {
         });
         let outlet = Arc::new(Outlet::default());
         let monitor = if warn {
-            Some(Arc::new(Monitor::start(&shared, Arc::clone(&outlet))?))
+            Some(Arc::new(Monitor::start(&table, Arc::clone(&outlet))?))
         } else {
             None
         };

@@ -1,9 +1,8 @@
-//! A thread of our own that looks now and then: it warns of orphans, and settles what
-//! needs a second look, where nobody asks.
+//! A thread of our own that looks now and then, and warns of orphans.
 
 use crate::Error;
-use crate::clock::nanos;
-use crate::tasks::Shared;
+use crate::query::{Watched, watch};
+use crate::table::Table;
 use crate::text::{Count, Span};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
@@ -44,8 +43,6 @@ impl Outlet {
 
 #[derive(Debug)]
 pub(crate) struct Monitor {
-    /// Kept for the thread, which holds it weakly.
-    _shared: Arc<Shared>,
     stop: Arc<Stop>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,9 +72,9 @@ impl Drop for Stopped {
 
 impl Monitor {
     /// Starts the thread. It ends when asked, and when nobody holds the table any more.
-    pub(crate) fn start(shared: &Arc<Shared>, outlet: Arc<Outlet>) -> Result<Self, Error> {
+    pub(crate) fn start(table: &Arc<Table>, outlet: Arc<Outlet>) -> Result<Self, Error> {
         let stop = Arc::new(Stop::default());
-        let weak = Arc::downgrade(shared);
+        let weak = Arc::downgrade(table);
         let stop_there = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("straggler".into())
@@ -90,7 +87,6 @@ impl Monitor {
             })
             .map_err(Error::thread)?;
         Ok(Self {
-            _shared: Arc::clone(shared),
             stop,
             thread: Mutex::new(Some(thread)),
         })
@@ -143,7 +139,7 @@ impl Drop for Monitor {
     }
 }
 
-fn run(shared: &Weak<Shared>, outlet: &Outlet, stop: &Stop) {
+fn run(table: &Weak<Table>, outlet: &Outlet, stop: &Stop) {
     let mut warned = HashSet::new();
     let mut rest = PERIOD;
     loop {
@@ -155,54 +151,45 @@ fn run(shared: &Weak<Shared>, outlet: &Outlet, stop: &Stop) {
             return;
         }
         drop(state);
-        let Some(shared) = shared.upgrade() else {
+        let Some(table) = table.upgrade() else {
             return;
         };
         let began = Instant::now();
-        warn(&shared, outlet, &mut warned);
+        warn(&table, outlet, &mut warned);
         rest = PERIOD.max(began.elapsed().saturating_mul(SHARE));
     }
 }
 
 /// Warns of a site's first orphans, once an episode: again only after it had none.
-fn warn(shared: &Shared, outlet: &Outlet, warned: &mut HashSet<u32>) {
-    let snapshot = shared.snapshot();
-    for site in snapshot.sites() {
-        if site.orphans() == 0 {
-            warned.remove(&site.index());
-            continue;
-        }
-        if !warned.insert(site.index()) {
-            continue;
-        }
-        let of_site = |task: &&crate::Task| task.site_index == site.index();
-        let Some(task) = snapshot.orphans().find(of_site) else {
-            continue;
-        };
-        let Some(orphaned) = task.orphaned() else {
-            continue;
-        };
-        let above = snapshot.lineage(task).nth(1);
-        let warned = outlet.with(|| {
-            tracing::warn!(
-                target: "straggler",
-                site = %site.location(),
-                name = site.name(),
-                orphans = site.orphans(),
-                live = site.live(),
-                oldest_seconds = nanos(site.oldest().unwrap_or_default()) / 1_000_000_000,
-                cause = %orphaned.cause(),
-                certainty = %orphaned.certainty(),
-                spawned_by = above.map(|site| tracing::field::display(site.location())),
-                "{} spawned at {} outlived what started {} {} ago",
-                if site.orphans() == 1 { "a task".into() } else { format!("{} tasks", Count(site.orphans())) },
-                site.location(),
-                if site.orphans() == 1 { "it" } else { "them" },
-                Span(orphaned.elapsed()),
-            );
-        });
-        if !warned {
-            shared.table.loss.warning_failed();
+fn warn(table: &Table, outlet: &Outlet, warned: &mut HashSet<u32>) {
+    let sites = watch(table);
+    let now: HashSet<u32> = sites.iter().map(|site| site.index).collect();
+    for site in sites.iter().filter(|site| !warned.contains(&site.index)) {
+        if !outlet.with(|| say(site)) {
+            table.loss.warning_failed();
         }
     }
+    *warned = now;
+}
+
+fn say(watched: &Watched) {
+    let key = &watched.site.key;
+    let (what, started) = match watched.orphans {
+        1 => ("a task".to_owned(), "it"),
+        many => (format!("{} tasks", Count(many)), "them"),
+    };
+    tracing::warn!(
+        target: "straggler",
+        site = %key.location,
+        name = key.name.as_deref(),
+        orphans = watched.orphans,
+        live = watched.live,
+        oldest_seconds = watched.oldest / 1_000_000_000,
+        cause = %watched.example.cause,
+        certainty = %watched.example.certainty,
+        spawned_by = watched.spawned_by.as_ref().map(tracing::field::display),
+        "{what} spawned at {} outlived what started {started} {} ago",
+        key.location,
+        Span(Duration::from_nanos(watched.elapsed)),
+    );
 }

@@ -4,13 +4,15 @@ mod report;
 mod scan;
 mod settle;
 mod site;
+mod watch;
 
 pub use site::Site;
+pub(crate) use watch::{Watched, watch};
 
 use crate::Diagnosis;
 use crate::config::Source;
 use crate::loss::Loss;
-use crate::orphan::{self, Gone, Subject};
+use crate::orphan::{self, Finding, Gone, Subject};
 use crate::table::{
     FRESH, LineageTree, Outcome, PARKED, ParentTask, RUNNING, Table, Totals, traits,
 };
@@ -299,11 +301,34 @@ fn assemble(
 fn home_turns(live: &[Found]) -> HashMap<TaskId, u64> {
     (live.iter())
         .filter(|task| task.is(traits::HOSTS_SPANS))
-        .map(|task| {
-            let running = u64::from(task.turn.phase == RUNNING);
-            (TaskId::from_u64(task.id), task.turn.turns - running)
-        })
+        .map(finished_turns)
         .collect()
+}
+
+fn finished_turns(task: &Found) -> (TaskId, u64) {
+    let running = u64::from(task.turn.phase == RUNNING);
+    (TaskId::from_u64(task.id), task.turn.turns - running)
+}
+
+/// Whether a task is an orphan, as of its own copy: so it is none for longer than it is old.
+fn finding(
+    found: &Found,
+    parent_gone: Gone,
+    home_turns: &HashMap<TaskId, u64>,
+    grace: u64,
+) -> Option<Finding> {
+    let span = (found.spans.as_ref()).and_then(|spans| spans.outermost.as_deref());
+    let home = span.and_then(|span| span.home.as_ref());
+    let subject = Subject {
+        kind: found.kind(),
+        daemon: found.is(traits::DAEMON),
+        spawned_at: found.spawned_at,
+        parent: &found.parent,
+        parent_gone,
+        span,
+        home_turns: home.and_then(|home| home_turns.get(&home.id).copied()),
+    };
+    orphan::judge(&subject, grace, found.now)
 }
 
 /// Turns what was found into what is shown.
@@ -365,19 +390,7 @@ impl Judge<'_> {
     }
 
     fn orphaned(&self, found: &Found, parent_gone: Gone) -> Option<Orphaned> {
-        let span = (found.spans.as_ref()).and_then(|spans| spans.outermost.as_deref());
-        let home = span.and_then(|span| span.home.as_ref());
-        let subject = Subject {
-            kind: found.kind(),
-            daemon: found.is(traits::DAEMON),
-            spawned_at: found.spawned_at,
-            parent: &found.parent,
-            parent_gone,
-            span,
-            home_turns: home.and_then(|home| self.home_turns.get(&home.id).copied()),
-        };
-        // As of its own copy, so that it is no orphan for longer than it is old.
-        let finding = orphan::judge(&subject, self.grace, found.now)?;
+        let finding = finding(found, parent_gone, &self.home_turns, self.grace)?;
         Some(Orphaned {
             since: self.table.clock.system_time(finding.since),
             elapsed: Duration::from_nanos(found.now.saturating_sub(finding.since)),

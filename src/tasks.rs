@@ -19,7 +19,7 @@ pub struct Tasks {
     pub(crate) monitor: Option<Arc<Monitor>>,
 }
 
-/// What the monitor's thread sees of it.
+/// What all clones share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,

@@ -88,18 +88,18 @@ pub(crate) fn scan(table: &Table, from: Nanos) -> Vec<Found> {
     let mut found = Vec::with_capacity(table.claimed());
     for (index, _) in table.slots() {
         let task = look(table, index).filter(|task| task.spawned_at <= from);
-        found.extend(task.filter(|task| !task.is(traits::PRESUMED)));
+        found.extend(task);
     }
     found
 }
 
-/// The task in one slot.
+/// The task in one slot, unless it is presumed ended.
 pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
     let slot = table.slot(Key {
         index,
         generation: 0,
     });
-    copy(slot, |id, generation, record| {
+    let task = copy(slot, |id, generation, record| {
         let turn = slot.turn.read();
         Found {
             key: Key { index, generation },
@@ -120,5 +120,6 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
             spans: record.spans.clone(),
             own: record.own.clone(),
         }
-    })
+    });
+    task.filter(|task| !task.is(traits::PRESUMED))
 }

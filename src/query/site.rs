@@ -24,10 +24,6 @@ pub struct Site {
 }
 
 impl Site {
-    pub(crate) fn index(&self) -> u32 {
-        self.index
-    }
-
     /// Where the tasks are spawned.
     pub fn location(&self) -> &Location {
         &self.key.location
