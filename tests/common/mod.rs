@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use straggler::{Builder, ManualClock, Site, Snapshot, Task, Tasks};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::dispatcher::{self, DefaultGuard, Dispatch};
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::prelude::*;
 
 pub const MS: Duration = Duration::from_millis(1);
@@ -33,6 +34,12 @@ pub struct World {
     pub dispatch: Dispatch,
     _default: DefaultGuard,
 }
+
+/// While a process has one subscriber at most, tracing asks the *calling thread's* whether a
+/// callsite is of interest, for all threads; a test on a thread without any then switches
+/// tokio's spans off for the test beside it. Two that see nothing, kept, prevent that.
+static MORE_THAN_ONE: LazyLock<[Dispatch; 2]> =
+    LazyLock::new(|| [(); 2].map(|()| Dispatch::new(NoSubscriber::default())));
 
 impl World {
     /// With a manual clock, no grace, and no monitor whose looks could meet the test's.
@@ -57,6 +64,7 @@ impl World {
     }
 
     fn build(builder: Builder, clock: ManualClock) -> Self {
+        LazyLock::force(&MORE_THAN_ONE);
         let (layer, tasks) = builder
             .warn_on_orphans(false)
             .build()
