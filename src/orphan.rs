@@ -2,7 +2,7 @@
 //!
 //! | what ended | certainty |
 //! |---|---|
-//! | the parent task | certain (likely while its end is unconfirmed) |
+//! | the parent task | certain (likely while its end is unconfirmed, after a second of that) |
 //! | the task in which the outermost user span was created | certain (the same) |
 //! | the outermost user span closed, its task lives on | likely |
 //! | the outermost user span was left: its task was polled since without entering it | likely |
@@ -19,6 +19,10 @@
 use crate::clock::Nanos;
 use crate::table::{Fate, ParentTask, SpanFate};
 use crate::task::{Cause, Certainty, Kind};
+
+/// How long an end that is not confirmed must have stood to count, whatever the grace. A
+/// wake that is seen late makes a poll look like the end for as long as until the next.
+const UNCONFIRMED: u64 = 1_000_000_000;
 
 /// What the rule needs to know of a task.
 #[derive(Debug)]
@@ -55,8 +59,8 @@ pub(crate) fn judge(subject: &Subject<'_>, grace: u64, seen: Nanos) -> Option<Fi
         return None;
     }
     let findings = [
-        parent_ended(subject),
-        span_task_ended(subject),
+        parent_ended(subject, seen),
+        span_task_ended(subject, seen),
         span_over(subject),
     ];
     findings
@@ -67,7 +71,7 @@ pub(crate) fn judge(subject: &Subject<'_>, grace: u64, seen: Nanos) -> Option<Fi
         .min_by_key(|finding| (std::cmp::Reverse(finding.certainty), finding.since))
 }
 
-fn parent_ended(subject: &Subject<'_>) -> Option<Finding> {
+fn parent_ended(subject: &Subject<'_>, seen: Nanos) -> Option<Finding> {
     let ParentTask::Known(fate) = subject.parent else {
         return None;
     };
@@ -75,7 +79,7 @@ fn parent_ended(subject: &Subject<'_>) -> Option<Finding> {
         Gone::No => return None,
         // Without a time it is leaving the table just now, after the task was seen.
         Gone::Ended => (fate.ended_at()?, Certainty::Certain),
-        Gone::Ending => (fate.ending_since()?, Certainty::Likely),
+        Gone::Ending => (unconfirmed(fate, seen)?, Certainty::Likely),
     };
     Some(Finding {
         since,
@@ -84,16 +88,20 @@ fn parent_ended(subject: &Subject<'_>) -> Option<Finding> {
     })
 }
 
-fn span_task_ended(subject: &Subject<'_>) -> Option<Finding> {
+fn span_task_ended(subject: &Subject<'_>, seen: Nanos) -> Option<Finding> {
     let home: &Fate = subject.span?.home.as_deref()?;
     let ended = home.ended_at().map(|at| (at, Certainty::Certain));
     let (since, certainty) =
-        ended.or_else(|| home.ending_since().map(|at| (at, Certainty::Likely)))?;
+        ended.or_else(|| unconfirmed(home, seen).map(|at| (at, Certainty::Likely)))?;
     Some(Finding {
         since,
         cause: Cause::SpanTaskEnded,
         certainty,
     })
+}
+
+fn unconfirmed(fate: &Fate, seen: Nanos) -> Option<Nanos> {
+    (fate.ending_since()).filter(|&at| seen.saturating_sub(at) >= UNCONFIRMED)
 }
 
 fn span_over(subject: &Subject<'_>) -> Option<Finding> {
@@ -118,7 +126,7 @@ mod tests {
     use std::sync::Arc;
 
     const SPAWNED: Nanos = 100;
-    const NOW: Nanos = 1_000;
+    const NOW: Nanos = UNCONFIRMED + 1_000;
 
     struct Case {
         parent: Option<Arc<Fate>>,
@@ -178,11 +186,11 @@ mod tests {
             gone: Gone::Ended,
             ..Case::default()
         };
-        let finding = case.judge(600).expect("exactly the grace");
+        let finding = case.judge(NOW - 400).expect("exactly the grace");
         assert_eq!(finding.since, 400);
         assert_eq!(finding.cause, Cause::ParentEnded);
         assert_eq!(finding.certainty, Certainty::Certain);
-        assert_eq!(case.judge(601), None, "within the grace");
+        assert_eq!(case.judge(NOW - 399), None, "within the grace");
     }
 
     #[test]
@@ -196,6 +204,18 @@ mod tests {
         };
         let finding = case.judge(0).expect("an orphan");
         assert_eq!(finding.certainty, Certainty::Likely);
+        let parent = Fate::new(TaskId::from_u64(1));
+        parent.set_ending_since(NOW - UNCONFIRMED + 1);
+        let case = Case {
+            parent: Some(parent),
+            gone: Gone::Ending,
+            ..Case::default()
+        };
+        assert_eq!(
+            case.judge(0),
+            None,
+            "a late wake looks like that for a moment"
+        );
     }
 
     #[test]
