@@ -56,11 +56,7 @@ fn spawned(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>) {
     if let Some(key) = key
         && table.has_ended_early(id)
     {
-        let now = table.clock.now();
-        local::with(table, |local| {
-            let tally = Some(&mut local.tally);
-            table.end(tally, key, now, LastTurn::Drop, Outcome::Aborted);
-        });
+        local::end(table, key, LastTurn::Drop, Outcome::Aborted);
     }
 }
 
@@ -112,23 +108,12 @@ fn terminated(table: &Arc<Table>, meta: &TaskMeta<'_>) {
         table.by_task(id)
     });
     let Some(key) = key else { return };
-    let slot = table.slot(key);
-    let held = slot.traits();
+    let held = table.slot(key).traits();
     let last = if held & traits::BY_HOOKS != 0 {
         LastTurn::Poll
     } else {
         LastTurn::Drop
     };
-    let outcome = if held & traits::PANICKED != 0 {
-        Outcome::Panicked
-    } else {
-        Outcome::Unknown
-    };
-    let now = table.clock.now();
-    let ended = local::with(table, |local| {
-        table.end(Some(&mut local.tally), key, now, last, outcome);
-    });
-    if ended.is_none() {
-        table.end(None, key, now, last, outcome);
-    }
+    let outcome = Outcome::told(held & traits::PANICKED != 0);
+    local::end(table, key, last, outcome);
 }

@@ -8,8 +8,8 @@
 
 use super::visit::TaskFields;
 use crate::table::{
-    Key, LastRuntime, LastTurn, NewTask, Outcome, PARKED, Place, Slot, SpanFate, Spawner, Table,
-    Tally, traits,
+    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, SpanFate, Spawner, Table, Tally,
+    traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -86,6 +86,17 @@ pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Op
         table.loss.thread_gone();
     }
     result
+}
+
+/// Ends a task now, also on a thread whose storage is gone.
+pub(crate) fn end(table: &Arc<Table>, key: Key, last: LastTurn, outcome: Outcome) {
+    let now = table.clock.now();
+    let ended = with(table, |local| {
+        table.end(Some(&mut local.tally), key, now, last, outcome);
+    });
+    if ended.is_none() {
+        table.end(None, key, now, last, outcome);
+    }
 }
 
 impl Locals {
@@ -316,7 +327,7 @@ impl Local {
         }
         slot.set_runtime(number);
         let traits = slot.traits();
-        let hooked = traits & (traits::HOOKED | traits::BY_HOOKS) != 0;
+        let hooked = traits & traits::HOOKED != 0;
         if hooked && self.runtime.is_news_that_hooked() {
             table.runtimes.set_hooked(number);
         }
@@ -343,16 +354,12 @@ impl Local {
         match traits::kind(traits) {
             // A closure is run in one turn and dropped in the next.
             Kind::Blocking if slot.turn.turns() > 1 => {
-                let outcome = if traits & traits::PANICKED != 0 {
-                    Outcome::Panicked
-                } else {
-                    Outcome::Unknown
-                };
+                let outcome = Outcome::told(traits & traits::PANICKED != 0);
                 let tally = Some(&mut self.tally);
                 table.end(tally, frame.key, now, LastTurn::Drop, outcome);
             }
             Kind::Blocking => table.ending(frame.key, slot, now),
-            _ if traits & (traits::HOOKED | traits::BY_WRAPPER | traits::BY_HOOKS) != 0 => {}
+            _ if traits & (traits::HOOKED | traits::BY_WRAPPER) != 0 => {}
             // Every poll but the first is preceded by a wake; a drop need not be.
             _ if frame.panicking || (frame.unwoken && traits & traits::KNOWS_WAKES != 0) => {
                 table.ending(frame.key, slot, now);
@@ -411,12 +418,8 @@ impl Local {
             Some((last, Apart(true))) if last == key => Outcome::Aborted,
             _ => Outcome::Unknown,
         };
-        let last = if slot.turn.phase() == PARKED && traits & traits::BY_HOOKS != 0 {
-            LastTurn::Poll
-        } else {
-            LastTurn::Drop
-        };
         let now = table.clock.now();
-        table.end(Some(&mut self.tally), key, now, last, outcome);
+        let tally = Some(&mut self.tally);
+        table.end(tally, key, now, LastTurn::Drop, outcome);
     }
 }

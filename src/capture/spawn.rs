@@ -458,14 +458,7 @@ impl Drop for Life {
             Self { panicked: true, .. } => Outcome::Panicked,
             _ => Outcome::Aborted,
         };
-        let now = table.clock.now();
-        let ended = local::with(table, |local| {
-            let tally = Some(&mut local.tally);
-            table.end(tally, key, now, LastTurn::Poll, outcome);
-        });
-        if ended.is_none() {
-            table.end(None, key, now, LastTurn::Poll, outcome);
-        }
+        local::end(table, key, LastTurn::Poll, outcome);
     }
 }
 

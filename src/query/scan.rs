@@ -43,7 +43,7 @@ impl Found {
 
     /// Whether its end is told for certain, whatever holds its span.
     pub(crate) fn is_exact(&self) -> bool {
-        self.is(traits::HOOKED | traits::BY_HOOKS | traits::BY_WRAPPER)
+        self.is(traits::HOOKED | traits::BY_WRAPPER)
     }
 
     /// The last turn's poll, which is in no histogram yet.
