@@ -22,6 +22,14 @@ enum Kind {
         pattern: String,
         source: glob::PatternError,
     },
+    /// As `Limit`, where the value may be a credential.
+    #[cfg(feature = "otlp")]
+    Secret {
+        name: String,
+        expected: String,
+    },
+    #[cfg(feature = "otlp")]
+    Exporter(String),
     SubscriberSet,
     HooksUnavailable,
     Thread(io::Error),
@@ -52,6 +60,25 @@ impl Error {
         }
     }
 
+    /// A setting that was refused, and whose value no error may show.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn secret(name: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Secret {
+                name: name.into(),
+                expected: expected.into(),
+            },
+        }
+    }
+
+    /// An exporter that can't be built of settings that each looked right.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn exporter(reason: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Exporter(reason.into()),
+        }
+    }
+
     pub(crate) fn subscriber_set() -> Self {
         Self {
             kind: Kind::SubscriberSet,
@@ -78,13 +105,15 @@ impl Error {
         }
     }
 
-    /// Whether a limit, a glob or a combination of options was refused by
-    /// [`Builder::build`](crate::Builder::build).
+    /// Whether a limit, a glob, a setting of the export or a combination of options was
+    /// refused by [`Builder::build`](crate::Builder::build).
     pub fn is_invalid_config(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable
-        )
+        match self.kind {
+            Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable => true,
+            #[cfg(feature = "otlp")]
+            Kind::Secret { .. } | Kind::Exporter(_) => true,
+            Kind::SubscriberSet | Kind::Thread(_) | Kind::ShutdownTimeout(_) => false,
+        }
     }
 
     /// Whether the process already has a global `tracing` subscriber, straggler's
@@ -116,6 +145,15 @@ impl fmt::Display for Error {
                  write `*` and `?` within a path component and `**` as a whole one, \
                  as in \"my-pool-*/src/**\""
             ),
+            #[cfg(feature = "otlp")]
+            Kind::Secret { name, expected } => write!(
+                f,
+                "straggler: {name} can't be used (its value is not shown): {expected}"
+            ),
+            #[cfg(feature = "otlp")]
+            Kind::Exporter(reason) => {
+                write!(f, "straggler: the OTLP exporter can't be built: {reason}")
+            }
             Kind::SubscriberSet => f.write_str(
                 "straggler: this process already has a global tracing subscriber, so init() \
                  can't install another; build a layer with straggler::Builder::new().build() \

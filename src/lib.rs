@@ -84,6 +84,8 @@ mod daemons;
 #[cfg(not(straggler_loom))]
 mod diagnose;
 mod error;
+#[cfg(all(feature = "otlp", not(straggler_loom)))]
+mod export;
 mod histogram;
 mod loss;
 #[cfg(not(straggler_loom))]
@@ -120,6 +122,25 @@ pub use task::{
 };
 #[cfg(not(straggler_loom))]
 pub use tasks::Tasks;
+
+/// Where to send what straggler knows, and how: OpenTelemetry's protocol, OTLP.
+///
+/// [`Otlp`](otlp::Otlp) holds the settings. All of them are in the environment too, under
+/// OpenTelemetry's names; what is set in code wins.
+///
+/// ```
+/// use straggler::otlp::{Compression, Otlp, Protocol};
+///
+/// let otlp = Otlp::new()
+///     .endpoint("http://collector:4317")
+///     .protocol(Protocol::Grpc)
+///     .compression(Compression::Gzip);
+/// # drop(otlp);
+/// ```
+#[cfg(all(feature = "otlp", not(straggler_loom)))]
+pub mod otlp {
+    pub use crate::export::{Compression, Otlp, Protocol};
+}
 
 /// The layer that [`Builder::build`] gives: straggler's eyes behind a filter of their own.
 ///

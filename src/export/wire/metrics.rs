@@ -1,0 +1,65 @@
+//! Metrics, which the SDK's own exporter can't be given: its data types have no constructors.
+
+use super::grpc::MetricsService;
+use super::http::{Body, Http};
+use super::text::target;
+use super::{Line, Sent, Signal};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use prost::Message;
+
+pub(super) struct Metrics {
+    signal: Signal,
+    service: Service,
+}
+
+enum Service {
+    Grpc(MetricsService),
+    Http(Http),
+}
+
+impl Metrics {
+    pub(super) fn new(signal: &Signal, line: Line) -> Self {
+        Self {
+            signal: signal.clone(),
+            service: match line {
+                Line::Grpc(channel) => Service::Grpc(MetricsService::new(channel, signal)),
+                Line::Http(client) => Service::Http(Http::new(client, signal)),
+            },
+        }
+    }
+
+    pub(super) async fn send(&self, request: ExportMetricsServiceRequest) -> Sent {
+        let answered = match &self.service {
+            Service::Grpc(service) => service.deliver(&request, &self.signal).await,
+            Service::Http(http) => self.post(http, &request).await,
+        };
+        match answered {
+            Ok(answer) => Sent {
+                rejected: rejected(&answer),
+                failure: None,
+            },
+            Err(why) => Sent::failed(format!("{}: {why}", target("metrics", &self.signal))),
+        }
+    }
+
+    async fn post(
+        &self,
+        http: &Http,
+        request: &ExportMetricsServiceRequest,
+    ) -> Result<ExportMetricsServiceResponse, String> {
+        let body = Body::of(request, self.signal.compression)?;
+        let answer = http.deliver(&body, &self.signal).await?;
+        // The status said that it was taken. A body that is none of OTLP's says nothing more.
+        Ok(ExportMetricsServiceResponse::decode(answer.body).unwrap_or_default())
+    }
+}
+
+/// A message with no rejected points is a warning only, and nothing is lost.
+fn rejected(answer: &ExportMetricsServiceResponse) -> u64 {
+    let partial = answer.partial_success.as_ref();
+    partial.map_or(0, |partial| {
+        u64::try_from(partial.rejected_data_points).unwrap_or(0)
+    })
+}
