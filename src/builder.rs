@@ -4,10 +4,12 @@ use crate::capture::{Capture, CaptureFilter, ParentRules, around_current};
 use crate::clock::ManualClock;
 use crate::config::{Config, Source};
 use crate::daemons::Daemons;
-use crate::monitor::{Monitor, Outlet};
+#[cfg(feature = "otlp")]
+use crate::export::{Exporter, Otlp};
+use crate::monitor::{Duties, Monitor, Outlet};
 use crate::query::Reader;
 use crate::table::Table;
-use crate::tasks::{Shared, Tasks};
+use crate::tasks::{Guard, Shared, Tasks};
 use crate::{Error, Layer};
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub struct Builder {
     #[cfg(feature = "opentelemetry")]
     trace_context: fn() -> Option<opentelemetry::trace::SpanContext>,
     clock: Option<ManualClock>,
+    #[cfg(feature = "otlp")]
+    otlp: Option<Otlp>,
 }
 
 impl Default for Builder {
@@ -46,6 +50,8 @@ impl Builder {
             #[cfg(feature = "opentelemetry")]
             trace_context: crate::capture::current_trace,
             clock: None,
+            #[cfg(feature = "otlp")]
+            otlp: None,
         }
     }
 
@@ -128,6 +134,18 @@ impl Builder {
         self
     }
 
+    /// Exports metrics of every spawn site and spans of orphans over OTLP, from a thread of
+    /// our own that nothing else sees or waits for.
+    ///
+    /// Stop it with [`Tasks::shutdown`](crate::Tasks::shutdown) or a [`Guard`], or the last of
+    /// it is lost. [`init`](crate::init) exports without this where the environment names an
+    /// endpoint.
+    #[cfg(feature = "otlp")]
+    pub fn otlp(mut self, otlp: Otlp) -> Self {
+        self.otlp = Some(otlp);
+        self
+    }
+
     /// Builds the layer, to be added to a subscriber with `.with(layer)`, and the handle.
     ///
     /// The layer carries a filter of its own: it sees tokio's TRACE spans though nobody
@@ -139,11 +157,22 @@ impl Builder {
     ///
     /// A limit out of its range, limits that contradict, a glob that is none, a source that
     /// this build can't have, or no thread for the monitor. Nothing is left behind.
-    pub fn build<S>(self) -> Result<(Layer<S>, Tasks), Error>
+    #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
+    pub fn build<S>(mut self) -> Result<(Layer<S>, Tasks), Error>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         self.config.check()?;
+        #[cfg(feature = "otlp")]
+        let export = match &self.otlp {
+            Some(otlp) => Some(otlp.resolve()?),
+            None => None,
+        };
+        #[cfg(feature = "otlp")]
+        if let Some(settings) = &export {
+            self.config.departures = settings.max_queued_spans;
+            self.config.exemplars = settings.metrics.is_some();
+        }
         let daemons = Daemons::new(&self.daemons)?;
         let (source, warn) = (self.config.source, self.config.warn_on_orphans);
         let table = Arc::new(Table::new(self.config, daemons, self.clock));
@@ -158,8 +187,22 @@ impl Builder {
             reader: Reader::default(),
         });
         let outlet = Arc::new(Outlet::default());
-        let monitor = if warn {
-            Some(Arc::new(Monitor::start(&table, Arc::clone(&outlet))?))
+        let mut duties = Duties {
+            warn,
+            witness: None,
+        };
+        #[cfg(feature = "otlp")]
+        let exporter = match export {
+            Some(settings) => {
+                let (exporter, witness) = Exporter::start(settings, &table, &outlet)?;
+                duties.witness = Some(witness);
+                Some(Arc::new(exporter))
+            }
+            None => None,
+        };
+        let monitor = if warn || duties.witness.is_some() {
+            let monitor = Monitor::start(&table, Arc::clone(&outlet), duties)?;
+            Some(Arc::new(monitor))
         } else {
             None
         };
@@ -168,6 +211,8 @@ impl Builder {
             rules: Arc::clone(&rules),
             outlet,
             monitor: monitor.clone(),
+            #[cfg(feature = "otlp")]
+            exporter: exporter.clone(),
         };
         let filter = CaptureFilter {
             source,
@@ -177,6 +222,8 @@ impl Builder {
             shared,
             rules,
             monitor,
+            #[cfg(feature = "otlp")]
+            exporter,
         };
         Ok((capture.with_filter(filter), tasks))
     }
@@ -186,11 +233,16 @@ impl Builder {
     /// # Errors
     ///
     /// Those of [`build`](Self::build), and a process that already has a global subscriber.
-    pub fn init(self) -> Result<Guard, Error> {
+    #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
+    pub fn init(mut self) -> Result<Guard, Error> {
+        #[cfg(feature = "otlp")]
+        if self.otlp.is_none() && Otlp::endpoint_in_env() {
+            self.otlp = Some(Otlp::new());
+        }
         let (layer, tasks) = self.build::<Registry>()?;
         let subscriber = Registry::default().with(layer);
         match tracing_core::dispatcher::set_global_default(subscriber.into()) {
-            Ok(()) => Ok(Guard { tasks }),
+            Ok(()) => Ok(tasks.guard()),
             Err(_) => Err(Error::subscriber_set()),
         }
     }
@@ -229,32 +281,4 @@ impl fmt::Debug for Builder {
 /// ```
 pub fn init() -> Result<Guard, Error> {
     Builder::new().init()
-}
-
-/// What [`init`] gives: the handle, and the way to stop.
-///
-/// Dropping it leaves the subscriber in place, as `tracing` can't take it back.
-#[derive(Debug)]
-#[must_use = "the handle to ask about tasks is lost with it"]
-pub struct Guard {
-    tasks: Tasks,
-}
-
-impl Guard {
-    /// The handle. Clone it to keep it elsewhere.
-    pub fn tasks(&self) -> &Tasks {
-        &self.tasks
-    }
-
-    /// Stops straggler's thread, waiting `max` at most. Tasks go on being tracked.
-    ///
-    /// # Errors
-    ///
-    /// If the thread was still busy when the time had passed.
-    pub fn shutdown(self, max: Duration) -> Result<(), Error> {
-        match &self.tasks.monitor {
-            Some(monitor) => monitor.stop(max),
-            None => Ok(()),
-        }
-    }
 }

@@ -42,6 +42,12 @@ pub(crate) struct Config {
     pub(crate) max_spawn_sites: usize,
     pub(crate) max_name_len: usize,
     pub(crate) warn_on_orphans: bool,
+    /// How many ended orphans wait to be told of; zero where nobody asks.
+    #[cfg(feature = "otlp")]
+    pub(crate) departures: usize,
+    /// Whether the traces of ended tasks are kept, to go with their lifetimes.
+    #[cfg(feature = "otlp")]
+    pub(crate) exemplars: bool,
 }
 
 impl Default for Config {
@@ -53,6 +59,10 @@ impl Default for Config {
             max_spawn_sites: 1_000,
             max_name_len: 128,
             warn_on_orphans: true,
+            #[cfg(feature = "otlp")]
+            departures: 0,
+            #[cfg(feature = "otlp")]
+            exemplars: false,
         }
     }
 }

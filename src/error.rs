@@ -33,7 +33,9 @@ enum Kind {
     SubscriberSet,
     HooksUnavailable,
     Thread(io::Error),
-    ShutdownTimeout(std::time::Duration),
+    Timeout(std::time::Duration),
+    #[cfg(feature = "otlp")]
+    NoOtlp,
 }
 
 impl Error {
@@ -99,10 +101,15 @@ impl Error {
         }
     }
 
-    pub(crate) fn shutdown_timeout(max: std::time::Duration) -> Self {
+    pub(crate) fn timeout(max: std::time::Duration) -> Self {
         Self {
-            kind: Kind::ShutdownTimeout(max),
+            kind: Kind::Timeout(max),
         }
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn no_otlp() -> Self {
+        Self { kind: Kind::NoOtlp }
     }
 
     /// Whether a limit, a glob, a setting of the export or a combination of options was
@@ -111,8 +118,8 @@ impl Error {
         match self.kind {
             Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable => true,
             #[cfg(feature = "otlp")]
-            Kind::Secret { .. } | Kind::Exporter(_) => true,
-            Kind::SubscriberSet | Kind::Thread(_) | Kind::ShutdownTimeout(_) => false,
+            Kind::Secret { .. } | Kind::Exporter(_) | Kind::NoOtlp => true,
+            Kind::SubscriberSet | Kind::Thread(_) | Kind::Timeout(_) => false,
         }
     }
 
@@ -122,10 +129,10 @@ impl Error {
         matches!(self.kind, Kind::SubscriberSet)
     }
 
-    /// Whether the monitor thread was still busy when the time given to
-    /// [`Guard::shutdown`](crate::Guard::shutdown) had passed.
+    /// Whether a thread was still busy when the time given to
+    /// [`Tasks::shutdown`](crate::Tasks::shutdown) or `Tasks::flush` had passed.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.kind, Kind::ShutdownTimeout(_))
+        matches!(self.kind, Kind::Timeout(_))
     }
 }
 
@@ -168,13 +175,19 @@ impl fmt::Display for Error {
             Kind::Thread(source) => {
                 write!(
                     f,
-                    "straggler: the monitor thread could not be started: {source}"
+                    "straggler: a thread of its own could not be started: {source}"
                 )
             }
-            Kind::ShutdownTimeout(max) => write!(
+            Kind::Timeout(max) => write!(
                 f,
-                "straggler: the monitor thread was still busy after {max:?}; it ends by itself \
-                 when it is done, allow shutdown() more time to wait for it"
+                "straggler: its threads were still busy after {max:?}, as with a receiver that \
+                 doesn't answer; they end by themselves, allow more time to wait for them"
+            ),
+            #[cfg(feature = "otlp")]
+            Kind::NoOtlp => f.write_str(
+                "straggler: a MetricExporter sends by the Otlp that was given to Builder::otlp(), \
+                 and there was none, or its metrics are switched off; build with \
+                 .otlp(Otlp::new())",
             ),
         }
     }

@@ -67,7 +67,7 @@ pub(crate) const SCHEDULE: [u64; 13] = [
 
 /// The bucket of a value: the first whose upper bound is not below it, as in
 /// OpenTelemetry's explicit-bucket histogram and Prometheus' `le`.
-fn bucket(bounds: &[u64], value: u64) -> usize {
+pub(crate) fn bucket(bounds: &[u64], value: u64) -> usize {
     bounds.partition_point(|&bound| bound < value)
 }
 
@@ -145,6 +145,11 @@ impl Histogram {
             counts: vec![0; bounds.len() + 1],
             sum: 0,
         }
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn bounds(&self) -> &'static [u64] {
+        self.bounds
     }
 
     pub(crate) fn record(&mut self, value: u64) {

@@ -101,9 +101,11 @@ mod task;
 mod tasks;
 #[cfg(not(straggler_loom))]
 mod text;
+#[cfg(not(straggler_loom))]
+mod worker;
 
 #[cfg(not(straggler_loom))]
-pub use builder::{Builder, Guard, init};
+pub use builder::{Builder, init};
 #[cfg(not(straggler_loom))]
 pub use capture::{Capture, CaptureFilter, TaskBuilder, daemon, spawn, spawn_local, task};
 pub use clock::ManualClock;
@@ -121,7 +123,7 @@ pub use task::{
     TaskId,
 };
 #[cfg(not(straggler_loom))]
-pub use tasks::Tasks;
+pub use tasks::{Guard, Tasks};
 
 /// Where to send what straggler knows, and how: OpenTelemetry's protocol, OTLP.
 ///
@@ -139,7 +141,7 @@ pub use tasks::Tasks;
 /// ```
 #[cfg(all(feature = "otlp", not(straggler_loom)))]
 pub mod otlp {
-    pub use crate::export::{Compression, Otlp, Protocol};
+    pub use crate::export::{Compression, MetricExporter, Otlp, Protocol};
 }
 
 /// The layer that [`Builder::build`] gives: straggler's eyes behind a filter of their own.

@@ -22,6 +22,9 @@ pub struct Loss {
     pub(crate) warnings_failed: u64,
     pub(crate) thread_gone: u64,
     pub(crate) out_of_order: u64,
+    pub(crate) orphans_left_out: u64,
+    pub(crate) spans_lost: u64,
+    pub(crate) points_lost: u64,
 }
 
 impl Loss {
@@ -100,6 +103,32 @@ impl Loss {
         self.out_of_order
     }
 
+    /// Orphans that are counted but told of by no span, because
+    /// `Otlp::max_marked_orphans` live ones were told of already.
+    pub fn orphans_left_out(&self) -> u64 {
+        self.orphans_left_out
+    }
+
+    /// Spans of orphans that were made and did not arrive: there was no room for them, the
+    /// receiver could not be reached in time, or it rejected them. A marker that
+    /// did not arrive is made anew, and counts again if that doesn't either.
+    pub fn spans_lost(&self) -> u64 {
+        self.spans_lost
+    }
+
+    /// Points of metrics that were made and did not arrive. The next ones say
+    /// what those did, as counters and histograms are cumulative.
+    pub fn points_lost(&self) -> u64 {
+        self.points_lost
+    }
+
+    /// Those that only ever go up.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let open = |reason| matches!(reason, "unconfirmed" | "unaccounted");
+        self.reasons().filter(move |&(reason, _)| !open(reason))
+    }
+
     /// Every reason with its count, in the order of this page.
     pub fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
@@ -115,6 +144,9 @@ impl Loss {
             ("warnings_failed", self.warnings_failed),
             ("thread_gone", self.thread_gone),
             ("out_of_order", self.out_of_order),
+            ("orphans_left_out", self.orphans_left_out),
+            ("spans_lost", self.spans_lost),
+            ("points_lost", self.points_lost),
         ]
         .into_iter()
     }
@@ -137,6 +169,27 @@ impl fmt::Display for Loss {
     }
 }
 
+/// What can't be delivered at the moment, and why.
+#[cfg(feature = "otlp")]
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    failing: parking_lot::Mutex<Vec<(&'static str, String)>>,
+}
+
+#[cfg(feature = "otlp")]
+impl Delivery {
+    /// What became of the last try.
+    pub(crate) fn note(&self, what: &'static str, failure: Option<String>) {
+        let mut failing = self.failing.lock();
+        failing.retain(|&(other, _)| other != what);
+        failing.extend(failure.map(|failure| (what, failure)));
+    }
+
+    pub(crate) fn failing(&self) -> Vec<(&'static str, String)> {
+        self.failing.lock().clone()
+    }
+}
+
 /// The counters behind it, which any thread raises. All are rare.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -148,6 +201,24 @@ pub(crate) struct Counters {
     warnings_failed: AtomicU64,
     thread_gone: AtomicU64,
     out_of_order: AtomicU64,
+    orphans_left_out: AtomicU64,
+    spans_lost: AtomicU64,
+    points_lost: AtomicU64,
+}
+
+#[cfg(feature = "otlp")]
+impl Counters {
+    pub(crate) fn orphans_left_out(&self) {
+        self.orphans_left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn spans_lost(&self, count: u64) {
+        self.spans_lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn points_lost(&self, count: u64) {
+        self.points_lost.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 impl Counters {
@@ -195,6 +266,9 @@ impl Counters {
             warnings_failed: read(&self.warnings_failed),
             thread_gone: read(&self.thread_gone),
             out_of_order: read(&self.out_of_order),
+            orphans_left_out: read(&self.orphans_left_out),
+            spans_lost: read(&self.spans_lost),
+            points_lost: read(&self.points_lost),
             ..Loss::default()
         }
     }

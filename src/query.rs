@@ -1,24 +1,22 @@
 //! The one way to read: a consistent copy of the table, judged when it is taken.
 
+mod census;
 mod report;
 mod scan;
 mod settle;
 mod site;
-mod watch;
 
+pub(crate) use census::{SiteCensus, census};
+pub(crate) use scan::Found;
 pub use site::Site;
-pub(crate) use watch::{Watched, watch};
 
 use crate::Diagnosis;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Finding, Gone, Subject};
-use crate::table::{
-    FRESH, LineageTree, Outcome, PARKED, ParentTask, RUNNING, Table, Totals, traits,
-};
-use crate::task::{Orphaned, Parent, ParentStatus, State, Task, TaskId};
+use crate::table::{FRESH, LineageTree, Outcome, ParentTask, RUNNING, Table, Totals, traits};
+use crate::task::{Orphaned, Parent, ParentStatus, Task, TaskId};
 use parking_lot::Mutex;
-use scan::Found;
 use settle::{Count, Look, Mark};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -275,9 +273,7 @@ fn assemble(
     let loss = Loss {
         unconfirmed: ending.len() as u64,
         unaccounted,
-        lineages_cut: table.lineages_cut(),
-        runtimes_unknown: table.runtimes.unknown(),
-        ..table.loss.read()
+        ..table.loss()
     };
     let unpolled = live.iter().filter(|task| task.runtime == 0).count();
     let sites = sites.sorted();
@@ -369,7 +365,7 @@ impl Judge<'_> {
             runtime: self.runtimes.get(&found.runtime).copied(),
             age: Duration::from_nanos(age),
             spawned_at: clock.system_time(found.spawned_at),
-            state: state(found),
+            state: found.state(),
             polls: found.turn.turns,
             busy: Duration::from_nanos(busy),
             scheduled: knows_schedule.then(|| Duration::from_nanos(scheduled)),
@@ -442,17 +438,4 @@ fn parent(found: &Found, status: ParentStatus) -> Option<Parent> {
         status,
         spans: found.spans.clone(),
     })
-}
-
-fn state(found: &Found) -> Option<State> {
-    match found.turn.phase {
-        FRESH => Some(State::Scheduled),
-        RUNNING => Some(State::Running),
-        PARKED if found.knows_wakes() => Some(if found.wakes.woken {
-            State::Scheduled
-        } else {
-            State::Idle
-        }),
-        _ => None,
-    }
 }

@@ -1,12 +1,15 @@
 //! The handle by which tasks are asked about.
 
-use crate::Diagnosis;
 use crate::capture::ParentRules;
+#[cfg(feature = "otlp")]
+use crate::export::Exporter;
 use crate::monitor::Monitor;
 use crate::query::{Reader, Snapshot};
 use crate::table::Table;
+use crate::{Diagnosis, Error};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The live tasks of this process, as one layer or one set of hooks sees them.
 ///
@@ -17,6 +20,8 @@ pub struct Tasks {
     pub(crate) rules: Arc<ParentRules>,
     /// Stops with the last handle.
     pub(crate) monitor: Option<Arc<Monitor>>,
+    #[cfg(feature = "otlp")]
+    pub(crate) exporter: Option<Arc<Exporter>>,
 }
 
 /// What all clones share.
@@ -64,6 +69,100 @@ impl Tasks {
     /// snapshot, which has them too.
     pub fn diagnose(&self) -> Vec<Diagnosis> {
         self.snapshot().diagnoses().to_vec()
+    }
+}
+
+impl Tasks {
+    /// Looks for orphans now and sends everything there is to send, waiting `max` at most.
+    /// May be called from anywhere, a poll included: the work is done by other threads.
+    ///
+    /// # Errors
+    ///
+    /// If that was not done when the time had passed. It goes on all the same. What was not
+    /// delivered for other reasons is in [`Loss`](crate::Loss) and the diagnoses.
+    #[cfg(feature = "otlp")]
+    pub fn flush(&self, max: Duration) -> Result<(), Error> {
+        let deadline = Instant::now().checked_add(max);
+        let looked = (self.monitor.as_ref()).is_none_or(|monitor| monitor.look(deadline));
+        let sent = (self.exporter.as_ref()).is_none_or(|exporter| exporter.flush(deadline));
+        within(max, looked && sent)
+    }
+
+    /// Stops straggler's threads, waiting `max` at most: no more warnings and, after a last look
+    /// and with all that there is sent, no more export. Tasks go on being tracked.
+    /// Of another call nothing more comes. May be called from anywhere, a poll included.
+    ///
+    /// # Errors
+    ///
+    /// If a thread was still busy when the time had passed. It ends by itself.
+    pub fn shutdown(&self, max: Duration) -> Result<(), Error> {
+        let deadline = Instant::now().checked_add(max);
+        let stopped = (self.monitor.as_ref()).is_none_or(|monitor| monitor.stop(deadline));
+        #[cfg(feature = "otlp")]
+        let stopped =
+            (self.exporter.as_ref()).is_none_or(|exporter| exporter.stop(deadline)) && stopped;
+        within(max, stopped)
+    }
+
+    /// A guard that shuts the export down when it is dropped.
+    pub fn guard(&self) -> Guard {
+        Guard {
+            tasks: self.clone(),
+        }
+    }
+
+    fn exports(&self) -> bool {
+        #[cfg(feature = "otlp")]
+        return self.exporter.is_some();
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+}
+
+fn within(max: Duration, done: bool) -> Result<(), Error> {
+    match done {
+        true => Ok(()),
+        false => Err(Error::timeout(max)),
+    }
+}
+
+/// The handle, and the way to stop: what [`init`](crate::init) and [`Tasks::guard`] give.
+///
+/// Where straggler exports, dropping it is a [`Tasks::shutdown`] that takes 5 seconds at most,
+/// so keep it until the end of `main`. Otherwise dropping it does nothing. The subscriber
+/// stays in place, as `tracing` can't take it back.
+#[derive(Debug)]
+#[must_use = "the export stops when this is dropped"]
+pub struct Guard {
+    tasks: Tasks,
+}
+
+/// How long dropping a guard may take.
+const DROP_MAX: Duration = Duration::from_secs(5);
+
+impl Guard {
+    /// The handle. Clone it to keep it elsewhere.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Stops straggler's threads: [`Tasks::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// If a thread was still busy when the time had passed.
+    pub fn shutdown(self, max: Duration) -> Result<(), Error> {
+        self.tasks.shutdown(max)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.tasks.exports()
+            && let Err(error) = self.tasks.shutdown(DROP_MAX)
+        {
+            tracing::warn!(target: "straggler", "{error}");
+        }
     }
 }
 

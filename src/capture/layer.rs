@@ -6,6 +6,8 @@ use super::spawn::{Sighting, Wrapped};
 use super::visit::{TaskFields, WakerFields};
 use super::{is_task_span, is_waker_event};
 use crate::config::Source;
+#[cfg(feature = "otlp")]
+use crate::export::Exporter;
 use crate::monitor::{Monitor, Outlet};
 use crate::table::{Place, Table, traits};
 use crate::task::{Kind, Spans};
@@ -24,13 +26,17 @@ pub struct Capture {
     pub(crate) outlet: Arc<Outlet>,
     /// Runs for as long as the layer does.
     pub(crate) monitor: Option<Arc<Monitor>>,
+    #[cfg(feature = "otlp")]
+    pub(crate) exporter: Option<Arc<Exporter>>,
 }
 
 impl fmt::Debug for Capture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Capture")
-            .field("monitor", &self.monitor)
-            .finish_non_exhaustive()
+        let mut debug = f.debug_struct("Capture");
+        debug.field("monitor", &self.monitor);
+        #[cfg(feature = "otlp")]
+        debug.field("exporter", &self.exporter);
+        debug.finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,7 @@ use crate::clock::Nanos;
 use crate::table::{
     FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Table, WakeReading, copy, traits,
 };
-use crate::task::{Kind, SiteKey, Spans};
+use crate::task::{Kind, SiteKey, Spans, State};
 use std::sync::Arc;
 
 /// One task as it was found. Its times are at `now`.
@@ -51,13 +51,37 @@ impl Found {
         self.turn.pending()
     }
 
+    pub(crate) fn age(&self) -> u64 {
+        self.now.saturating_sub(self.spawned_at)
+    }
+
+    pub(crate) fn state(&self) -> Option<State> {
+        match self.turn.phase {
+            FRESH => Some(State::Scheduled),
+            RUNNING => Some(State::Running),
+            PARKED if self.knows_wakes() => Some(if self.wakes.woken {
+                State::Scheduled
+            } else {
+                State::Idle
+            }),
+            _ => None,
+        }
+    }
+
     pub(crate) fn busy(&self) -> u64 {
         let present = match self.turn.phase {
-            RUNNING => self.now.saturating_sub(self.turn.since),
             PARKED => self.turn.last,
-            _ => 0,
+            _ => self.busy_now(),
         };
         self.turn.busy.saturating_add(present)
+    }
+
+    /// Of the poll under way.
+    pub(crate) fn busy_now(&self) -> u64 {
+        match self.turn.phase {
+            RUNNING => self.now.saturating_sub(self.turn.since),
+            _ => 0,
+        }
     }
 
     pub(crate) fn longest_poll(&self) -> u64 {
@@ -70,13 +94,17 @@ impl Found {
     }
 
     pub(crate) fn scheduled(&self) -> u64 {
+        self.turn.scheduled.saturating_add(self.scheduled_now())
+    }
+
+    /// Of the wait for a poll under way.
+    pub(crate) fn scheduled_now(&self) -> u64 {
         let since = match self.turn.phase {
             FRESH => Some(self.turn.since),
             PARKED if self.wakes.woken => Some(self.woken_at.unwrap_or(0).max(self.turn.since)),
             _ => None,
         };
-        let present = since.map_or(0, |since| self.now.saturating_sub(since));
-        self.turn.scheduled.saturating_add(present)
+        since.map_or(0, |since| self.now.saturating_sub(since))
     }
 }
 

@@ -4,6 +4,10 @@
 //! what happened, [`query`](crate::query) reads it. What it keeps of a task that has
 //! ended is its site's histogram.
 
+#[cfg(feature = "otlp")]
+mod departures;
+#[cfg(feature = "otlp")]
+mod exemplars;
 mod fate;
 mod lineages;
 mod record;
@@ -15,6 +19,10 @@ mod tallies;
 mod turn;
 mod wakes;
 
+#[cfg(feature = "otlp")]
+pub(crate) use departures::Departed;
+#[cfg(feature = "otlp")]
+pub(crate) use exemplars::Exemplar;
 pub(crate) use fate::{Fate, SpanFate};
 pub(crate) use lineages::{LineageTree, TOP};
 pub(crate) use record::{ParentTask, Record, traits};
@@ -28,7 +36,9 @@ pub(crate) use wakes::{WakeReading, WakerOp};
 use crate::clock::{Clock, ManualClock, Nanos};
 use crate::config::Config;
 use crate::daemons::Daemons;
-use crate::loss::Counters;
+#[cfg(feature = "otlp")]
+use crate::loss::Delivery;
+use crate::loss::{Counters, Loss};
 use crate::task::{Kind, Spans, TaskId};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
@@ -47,6 +57,10 @@ pub(crate) struct Table {
     pub(crate) loss: Counters,
     pub(crate) runtimes: runtimes::Runtimes,
     pub(crate) tallies: tallies::Tallies,
+    #[cfg(feature = "otlp")]
+    pub(crate) delivery: Delivery,
+    #[cfg(feature = "otlp")]
+    pub(crate) departures: departures::Departures,
     daemons: Daemons,
     slab: slab::Slab,
     sites: sites::Sites,
@@ -103,6 +117,10 @@ impl Table {
             loss: Counters::default(),
             runtimes: runtimes::Runtimes::default(),
             tallies: tallies::Tallies::default(),
+            #[cfg(feature = "otlp")]
+            delivery: Delivery::default(),
+            #[cfg(feature = "otlp")]
+            departures: departures::Departures::new(config.departures),
             daemons,
             slab: slab::Slab::new(config.max_live_tasks),
             sites: sites::Sites::new(config.max_spawn_sites),
@@ -174,8 +192,13 @@ impl Table {
         self.lineages.tree()
     }
 
-    pub(crate) fn lineages_cut(&self) -> u64 {
-        self.lineages.cut()
+    /// What was lost, as far as it is known without a look at the tasks.
+    pub(crate) fn loss(&self) -> Loss {
+        Loss {
+            lineages_cut: self.lineages.cut(),
+            runtimes_unknown: self.runtimes.unknown(),
+            ..self.loss.read()
+        }
     }
 
     /// Enters a task, or refuses it at the limit.
@@ -184,7 +207,7 @@ impl Table {
             self.loss.refused();
             return None;
         };
-        let (site, is_daemon) = (self.sites).find(&new.place, |location| {
+        let (site, is_daemon) = (self.sites).find(&new.place, now, |location| {
             self.daemons.is_daemon(location.file())
         });
         let mut record = Record::new(now, new.id);
@@ -266,13 +289,24 @@ impl Table {
     /// the opposite: it keeps its slot until the span closes, and comes back if entered.
     pub(crate) fn presume_ended(&self, key: Key, at: Nanos, outcome: Outcome) {
         let slot = self.slot(key);
+        #[cfg(feature = "otlp")]
+        let mut departed = None;
         let spawned_at = slot.with_record(key.generation, |record| {
             slot.add_traits(traits::PRESUMED);
             if let Some(fate) = &record.fate {
                 fate.end(at);
             }
+            #[cfg(feature = "otlp")]
+            if self.may_be_orphan(slot, record, at) {
+                let copy = record.clone();
+                departed = Some(self.departed(slot, copy, at, LastTurn::Drop, outcome));
+            }
             record.spawned_at
         });
+        #[cfg(feature = "otlp")]
+        if let Some(departed) = departed {
+            self.depart(departed);
+        }
         if let Some(spawned_at) = spawned_at {
             let lifetime = at.saturating_sub(spawned_at);
             (self.tallies).with_shared(slot.site(), |cells| cells.ended(lifetime, outcome));
@@ -332,6 +366,14 @@ impl Table {
             LastTurn::Drop => None,
         };
         let hint = tally.as_ref().map_or(0, |tally| tally.thread());
+        #[cfg(feature = "otlp")]
+        let exemplar = self.exemplar(&record, at);
+        let spawned_at = record.spawned_at;
+        #[cfg(feature = "otlp")]
+        if !presumed && self.may_be_orphan(slot, &record, at) {
+            let departed = self.departed(slot, record, at, last, outcome);
+            self.depart(departed);
+        }
         self.slab.release(hint, key.index);
         if presumed {
             // Counted when it was presumed.
@@ -341,12 +383,83 @@ impl Table {
             if let Some(poll) = poll {
                 cells.polled(poll);
             }
-            cells.ended(at.saturating_sub(record.spawned_at), outcome);
+            cells.ended(at.saturating_sub(spawned_at), outcome);
+            #[cfg(feature = "otlp")]
+            if let Some(exemplar) = exemplar {
+                cells.traced(exemplar);
+            }
         };
         match tally {
             Some(tally) => count(tally.site(&self.tallies, site)),
             None => self.tallies.with_shared(site, count),
         }
+    }
+
+    /// Whether somebody wants to know of a task that ends now. Called, as the next is,
+    /// while the slot is still its own.
+    #[cfg(feature = "otlp")]
+    fn may_be_orphan(&self, slot: &Slot, record: &Record, at: Nanos) -> bool {
+        let grace = crate::clock::nanos(self.config.orphan_grace);
+        self.departures.are_wanted()
+            && (slot.traits() & traits::MARKED != 0 || record.may_have_outlived(at, grace))
+    }
+
+    #[cfg(feature = "otlp")]
+    fn depart(&self, departed: Departed) {
+        if !self.departures.add(departed) {
+            self.loss.spans_lost(1);
+        }
+    }
+
+    #[cfg(feature = "otlp")]
+    fn departed(
+        &self,
+        slot: &Slot,
+        record: Record,
+        at: Nanos,
+        last: LastTurn,
+        outcome: Outcome,
+    ) -> Departed {
+        let traits = slot.traits();
+        slot.take_traits(traits::MARKED);
+        let (polls, busy) = slot.turn.read().up_to(at, last == LastTurn::Poll);
+        Departed {
+            site: slot.site(),
+            traits,
+            record,
+            at,
+            outcome,
+            polls,
+            busy,
+        }
+    }
+
+    /// The trace that an ended task was spawned in, if it was sampled.
+    #[cfg(feature = "otlp")]
+    fn exemplar(&self, record: &Record, at: Nanos) -> Option<Exemplar> {
+        let spans = record.spans.as_ref().filter(|_| self.config.exemplars)?;
+        let context = spans
+            .context
+            .as_ref()
+            .filter(|context| context.is_sampled())?;
+        Some(Exemplar {
+            value: at.saturating_sub(record.spawned_at),
+            at,
+            trace_id: context.trace_id().to_bytes(),
+            span_id: context.span_id().to_bytes(),
+        })
+    }
+
+    /// Counts a live task as an orphan, once. False where it is one already, or has ended.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn mark(&self, key: Key) -> bool {
+        let slot = self.slot(key);
+        let news = slot.with_record(key.generation, |_| {
+            let news = slot.traits() & traits::MARKED == 0;
+            slot.add_traits(traits::MARKED);
+            news
+        });
+        news == Some(true)
     }
 
     /// The fate of a user span, made when the first task is spawned under it.

@@ -6,7 +6,7 @@ use crate::clock::Nanos;
 use crate::task::{Kind, SiteKey, Spans, TaskId};
 use std::sync::Arc;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) id: u64,
     pub(crate) spawned_at: Nanos,
@@ -47,6 +47,23 @@ impl Record {
         }
     }
 
+    /// Whether it may have outlived what started it by `grace` at `at`: false only where
+    /// it surely has not, but for a span that was left and never closed.
+    #[cfg(feature = "otlp")]
+    pub(super) fn may_have_outlived(&self, at: Nanos, grace: u64) -> bool {
+        let past = |end: Option<Nanos>| end.is_some_and(|end| at.saturating_sub(end) >= grace);
+        if let ParentTask::Known(fate) = &self.parent
+            && past(fate.ended_at().or(fate.ending_since()))
+        {
+            return true;
+        }
+        let span = (self.spans.as_ref()).and_then(|spans| spans.outermost.as_ref());
+        span.is_some_and(|span| {
+            let home = span.home.as_ref();
+            past(span.closed_at()) || past(home.and_then(|home| home.ended_at()))
+        })
+    }
+
     /// The fate that a child shares.
     pub(crate) fn fate(&mut self) -> Arc<Fate> {
         let id = TaskId::from_u64(self.id);
@@ -75,6 +92,9 @@ pub(crate) mod traits {
     pub(crate) const PRESUMED: u32 = 1 << 9;
     /// Its runtime's terminate hook will tell of its end.
     pub(crate) const HOOKED: u32 = 1 << 8;
+    /// It was found to be an orphan, and counted as one.
+    #[cfg(feature = "otlp")]
+    pub(crate) const MARKED: u32 = 1 << 10;
 
     pub(crate) fn of(kind: Kind) -> u32 {
         Kind::ALL

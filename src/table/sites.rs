@@ -1,5 +1,6 @@
 //! Spawn sites by number: bounded, with one that stands for all beyond the limit.
 
+use crate::clock::Nanos;
 use crate::task::{Kind, Location, SiteKey};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
@@ -48,6 +49,9 @@ impl Place<'_> {
 pub(crate) struct Site {
     pub(crate) key: Arc<SiteKey>,
     pub(crate) daemon: bool,
+    /// When its first task was spawned.
+    #[cfg(feature = "otlp")]
+    pub(crate) since: Nanos,
     raw_file: Box<str>,
 }
 
@@ -73,6 +77,8 @@ impl Sites {
                 overflow: true,
             }),
             daemon: false,
+            #[cfg(feature = "otlp")]
+            since: 1,
             raw_file: "".into(),
         };
         Self {
@@ -85,16 +91,18 @@ impl Sites {
     }
 
     /// The number of a place, and whether tasks from there are daemons. `daemon` is
-    /// asked once a site.
+    /// asked once a site, and `now` is when the
+    /// first task of a new one is spawned.
     pub(crate) fn find(
         &self,
         place: &Place<'_>,
+        now: Nanos,
         daemon: impl FnOnce(&Location) -> bool,
     ) -> (u32, bool) {
         let mut hash = self.hash(place);
         loop {
             let Some(index) = self.by_hash.get(&hash).map(|index| *index) else {
-                return self.add(hash, place, daemon);
+                return self.add(hash, place, now, daemon);
             };
             let sites = self.sites.read();
             let site = &sites[index as usize];
@@ -110,6 +118,7 @@ impl Sites {
         &self,
         hash: u64,
         place: &Place<'_>,
+        #[cfg_attr(not(feature = "otlp"), allow(unused_variables))] now: Nanos,
         daemon: impl FnOnce(&Location) -> bool,
     ) -> (u32, bool) {
         if self.sites.read().len() > self.max {
@@ -132,6 +141,8 @@ impl Sites {
         sites.push(Arc::new(Site {
             key: Arc::new(key),
             daemon,
+            #[cfg(feature = "otlp")]
+            since: now,
             raw_file: place.file.into(),
         }));
         self.by_hash.insert(hash, index);
@@ -189,20 +200,20 @@ mod tests {
     fn one_number_a_place_kind_and_name() {
         let sites = Sites::new(10);
         let daemon = |_: &Location| false;
-        let (a, _) = sites.find(&place(1, ""), daemon);
-        assert_eq!(sites.find(&place(1, ""), daemon).0, a);
-        assert_ne!(sites.find(&place(1, "x"), daemon).0, a);
-        assert_ne!(sites.find(&place(2, ""), daemon).0, a);
+        let (a, _) = sites.find(&place(1, ""), 1, daemon);
+        assert_eq!(sites.find(&place(1, ""), 1, daemon).0, a);
+        assert_ne!(sites.find(&place(1, "x"), 1, daemon).0, a);
+        assert_ne!(sites.find(&place(2, ""), 1, daemon).0, a);
     }
 
     #[test]
     fn beyond_the_limit_is_the_overflow_site() {
         let sites = Sites::new(2);
         let daemon = |_: &Location| false;
-        assert_eq!(sites.find(&place(1, ""), daemon).0, 1);
-        assert_eq!(sites.find(&place(2, ""), daemon).0, 2);
-        assert_eq!(sites.find(&place(3, ""), daemon).0, OVERFLOW);
-        assert_eq!(sites.find(&place(2, ""), daemon).0, 2, "known ones stay");
+        assert_eq!(sites.find(&place(1, ""), 1, daemon).0, 1);
+        assert_eq!(sites.find(&place(2, ""), 1, daemon).0, 2);
+        assert_eq!(sites.find(&place(3, ""), 1, daemon).0, OVERFLOW);
+        assert_eq!(sites.find(&place(2, ""), 1, daemon).0, 2, "known ones stay");
         assert_eq!(sites.all().len(), 3);
     }
 }

@@ -5,6 +5,8 @@
 //! those of the ended ones, under the lock that readers hold, so nothing is counted
 //! twice or missed.
 
+#[cfg(feature = "otlp")]
+use super::exemplars::{Exemplar, Exemplars};
 use crate::histogram::{self, Cells, Histogram, LIFETIME, POLL, SCHEDULE};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::turn::Poll;
@@ -42,6 +44,8 @@ pub(crate) struct SiteCells {
     lifetime: Cells<{ LIFETIME.len() + 1 }>,
     poll: Cells<{ POLL.len() + 1 }>,
     schedule: Cells<{ SCHEDULE.len() + 1 }>,
+    #[cfg(feature = "otlp")]
+    lifetimes_traced: Exemplars,
 }
 
 impl SiteCells {
@@ -54,6 +58,8 @@ impl SiteCells {
             lifetime: Cells::new(),
             poll: Cells::new(),
             schedule: Cells::new(),
+            #[cfg(feature = "otlp")]
+            lifetimes_traced: Exemplars::default(),
         }
     }
 
@@ -75,6 +81,13 @@ impl SiteCells {
             histogram::add(cell, 1);
         }
         self.lifetime.record(&LIFETIME, lifetime);
+    }
+
+    /// Keeps the trace of a task whose end was just counted.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn traced(&self, exemplar: Exemplar) {
+        let bucket = histogram::bucket(&LIFETIME, exemplar.value);
+        self.lifetimes_traced.keep(bucket, exemplar);
     }
 
     /// Takes back an end that was counted somewhere, as the sum over all threads.
@@ -106,6 +119,10 @@ impl SiteCells {
         self.lifetime.absorb(&other.lifetime);
         self.poll.absorb(&other.poll);
         self.schedule.absorb(&other.schedule);
+        #[cfg(feature = "otlp")]
+        for (bucket, exemplar) in other.lifetimes_traced.take() {
+            self.lifetimes_traced.keep(bucket, exemplar);
+        }
     }
 }
 
@@ -223,6 +240,20 @@ impl Tallies {
                 total.spawned += cells.spawned.load(Ordering::Acquire);
             }
         });
+    }
+
+    /// Takes the traced lifetimes kept since the last time, by site, one a bucket.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn take_traced(&self) -> Vec<(u32, Exemplar)> {
+        let mut taken = HashMap::new();
+        self.each(|site, cells| {
+            for (bucket, exemplar) in cells.lifetimes_traced.take() {
+                taken.insert((site as u32, bucket), exemplar);
+            }
+        });
+        (taken.into_iter())
+            .map(|((site, _), exemplar)| (site, exemplar))
+            .collect()
     }
 
     fn each(&self, mut look: impl FnMut(usize, &SiteCells)) {

@@ -72,6 +72,20 @@ impl Reading {
         })
     }
 
+    /// Polls, and the nanoseconds in them, of a task that ended at `at`; `polled` says
+    /// that its newest turn was a poll and not the drop.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn up_to(&self, at: Nanos, polled: bool) -> (u64, u64) {
+        if !polled {
+            return (self.turns.saturating_sub(1), self.busy);
+        }
+        let newest = match self.phase {
+            RUNNING => at.saturating_sub(self.since),
+            _ => self.last,
+        };
+        (self.turns, self.busy.saturating_add(newest))
+    }
+
     /// The scheduling delay before the turn under way.
     pub(crate) fn running_delay(&self) -> Option<u64> {
         (self.phase == RUNNING)

@@ -160,6 +160,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    #[cfg(feature = "otlp")]
+    pub(crate) const ALL: [Self; 4] = [
+        Self::ParentEnded,
+        Self::SpanTaskEnded,
+        Self::SpanClosed,
+        Self::SpanLeft,
+    ];
+
     /// The value of `tokio.task.orphan.cause`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,136 @@
+//! Turns the table into metrics: one light look, no copy of the tasks.
+
+use super::orphans::Counts;
+use super::points::{SiteNow, Writer};
+use super::series::{Collection, Memory, TracedValue};
+use crate::orphan::Finding;
+use crate::query::{Found, census};
+use crate::table::{Table, Totals};
+use crate::task::{Cause, Certainty, State};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// The instruments of one reader ask one after another, and get the same moment.
+const SAME_MOMENT: Duration = Duration::from_millis(200);
+
+/// Gives all metrics, to whoever carries them out.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    table: Weak<Table>,
+    counts: Arc<Counts>,
+    said: Mutex<Said>,
+}
+
+/// What was given out before.
+#[derive(Debug, Default)]
+struct Said {
+    memory: Memory,
+    last: Option<(Instant, Arc<Collection>)>,
+}
+
+impl Collector {
+    pub(crate) fn new(table: &Arc<Table>, counts: Arc<Counts>) -> Self {
+        Self {
+            table: Arc::downgrade(table),
+            counts,
+            said: Mutex::default(),
+        }
+    }
+
+    /// All metrics now. `None` once the table is gone.
+    pub(crate) fn collect(&self) -> Option<Arc<Collection>> {
+        self.collect_with(&mut self.said.lock())
+    }
+
+    /// All metrics, as of a moment ago at most.
+    pub(crate) fn recent(&self) -> Option<Arc<Collection>> {
+        let mut said = self.said.lock();
+        match &said.last {
+            Some((at, last)) if at.elapsed() < SAME_MOMENT => Some(Arc::clone(last)),
+            _ => self.collect_with(&mut said),
+        }
+    }
+
+    fn collect_with(&self, said: &mut Said) -> Option<Arc<Collection>> {
+        let table = self.table.upgrade()?;
+        let collection = Arc::new(collect(&table, &self.counts, &mut said.memory));
+        said.last = Some((Instant::now(), Arc::clone(&collection)));
+        Some(collection)
+    }
+}
+
+/// What is summed up of a site's live tasks while they pass by.
+#[derive(Debug, Default)]
+pub(crate) struct Alive {
+    pub(crate) states: HashMap<Option<State>, u64>,
+    /// Nanoseconds: of all ages, of polls under way, of waits for a poll under way.
+    pub(crate) age: u64,
+    pub(crate) busy_now: u64,
+    pub(crate) scheduled_now: u64,
+    pub(crate) orphans: HashMap<(Cause, Certainty), u64>,
+}
+
+impl Alive {
+    fn add(&mut self, task: &Found, finding: Option<&Finding>) {
+        *self.states.entry(task.state()).or_default() += 1;
+        self.age = self.age.saturating_add(task.age());
+        self.busy_now = self.busy_now.saturating_add(task.busy_now());
+        let before_this_poll = task.turn.running_delay().unwrap_or(0);
+        let waited = task.scheduled_now().saturating_add(before_this_poll);
+        self.scheduled_now = self.scheduled_now.saturating_add(waited);
+        if let Some(finding) = finding {
+            let orphans = self.orphans.entry((finding.cause, finding.certainty));
+            *orphans.or_default() += 1;
+        }
+    }
+}
+
+fn collect(table: &Table, counts: &Counts, memory: &mut Memory) -> Collection {
+    // Ends are read before the live tasks and spawns after them, so that no task is
+    // counted as ended and alive.
+    let mut totals = table.tallies.totals(table.sites().len());
+    let mut alive: HashMap<u32, Alive> = HashMap::new();
+    let mut unpolled = 0;
+    let live = census(table, |task, finding| {
+        alive.entry(task.site).or_default().add(task, finding);
+        unpolled += usize::from(task.runtime == 0);
+        // The last poll of a live task is in no cell yet.
+        if let Some(total) = totals.get_mut(task.site as usize)
+            && let Some(poll) = task.pending()
+        {
+            total.poll.record(poll.duration);
+            if let Some(delay) = poll.delay {
+                total.schedule.record(delay);
+            }
+        }
+    });
+    let sites = table.sites();
+    totals.resize_with(sites.len(), Totals::new);
+    table.tallies.add_spawned(&mut totals);
+
+    let mut traced: HashMap<u32, Vec<TracedValue>> = HashMap::new();
+    for (site, exemplar) in table.tallies.take_traced() {
+        let value = TracedValue::lifetime(&exemplar, table.clock.system_time(exemplar.at));
+        traced.entry(site).or_default().push(value);
+    }
+    let mut writer = Writer::new(table, memory);
+    for (index, (site, totals)) in (0_u32..).zip(sites.iter().zip(&totals)) {
+        if totals.spawned == 0 {
+            continue;
+        }
+        writer.site(&SiteNow {
+            index,
+            site,
+            totals,
+            live: live.get(&index),
+            alive: alive.remove(&index).unwrap_or_default(),
+            lifetimes_traced: traced.remove(&index).unwrap_or_default(),
+            orphaned: counts.take(index),
+        });
+    }
+    writer.loss();
+    writer.diagnoses(unpolled);
+    writer.finish()
+}

@@ -1,0 +1,257 @@
+//! Where spans of orphans go: to our own sender, or to the program's tracer provider.
+
+use super::draft::Draft;
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt,
+    TraceFlags, TraceState, Tracer as _,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, SdkTracer, SpanData, SpanEvents, SpanLinks,
+};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Spans on their way to the sender.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    max: usize,
+    queue: Mutex<VecDeque<Ready>>,
+    /// Tasks whose markers did not arrive; never more than there are markers.
+    undelivered: Mutex<Vec<u64>>,
+    pub(crate) filled: Notify,
+}
+
+/// A span that is ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) span: SpanData,
+    /// The live task that it marks.
+    pub(crate) marks: Option<u64>,
+}
+
+impl Outbox {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            queue: Mutex::new(VecDeque::new()),
+            undelivered: Mutex::new(Vec::new()),
+            filled: Notify::new(),
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        self.queue.lock().len() < self.max
+    }
+
+    fn put(&self, ready: Ready, max: usize) -> bool {
+        let mut queue = self.queue.lock();
+        let fits = queue.len() < max;
+        if fits {
+            queue.push_back(ready);
+        }
+        drop(queue);
+        if fits {
+            self.filled.notify_one();
+        }
+        fits
+    }
+
+    /// Takes the oldest, `max` at most.
+    pub(crate) fn take(&self, max: usize) -> Vec<Ready> {
+        let mut queue = self.queue.lock();
+        let count = queue.len().min(max);
+        queue.drain(..count).collect()
+    }
+
+    /// Those markers did not arrive.
+    pub(crate) fn not_delivered(&self, tasks: Vec<u64>) {
+        self.undelivered.lock().extend(tasks);
+    }
+}
+
+/// What became of a span.
+#[derive(Debug)]
+pub(crate) enum Put {
+    Done(SpanContext),
+    /// Its parent was not sampled.
+    Unsampled,
+    /// There was no room, or the program's own provider failed.
+    Refused,
+}
+
+/// The rules of where in a trace a span goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placing {
+    pub(crate) child_within: Duration,
+    pub(crate) unsampled_parents: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Into the trace of its parent.
+    Child(SpanContext),
+    /// The first of a trace of its own, with a link to the parent if there was one.
+    Root(Option<SpanContext>),
+}
+
+impl Placing {
+    fn place(&self, draft: &Draft) -> Option<Place> {
+        let Some(parent) = &draft.parent else {
+            return Some(Place::Root(None));
+        };
+        match parent.is_sampled() {
+            true if draft.age <= self.child_within => Some(Place::Child(parent.clone())),
+            true => Some(Place::Root(Some(parent.clone()))),
+            false => (self.unsampled_parents).then(|| Place::Root(Some(parent.clone()))),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Way {
+    Outbox {
+        outbox: Arc<Outbox>,
+        ids: RandomIdGenerator,
+        scope: InstrumentationScope,
+        /// More that may be put at the end, when nobody comes after.
+        spare: usize,
+    },
+    Provider(SdkTracer),
+}
+
+#[derive(Debug)]
+pub(crate) struct Out {
+    placing: Placing,
+    way: Way,
+}
+
+impl Out {
+    pub(crate) fn to_sender(placing: Placing, outbox: Arc<Outbox>, spare: usize) -> Self {
+        let way = Way::Outbox {
+            outbox,
+            ids: RandomIdGenerator::default(),
+            scope: super::scope(),
+            spare,
+        };
+        Self { placing, way }
+    }
+
+    pub(crate) fn to_provider(placing: Placing, tracer: SdkTracer) -> Self {
+        let way = Way::Provider(tracer);
+        Self { placing, way }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.way {
+            Way::Outbox { outbox, .. } => outbox.has_room(),
+            Way::Provider(_) => true,
+        }
+    }
+
+    pub(crate) fn take_undelivered(&self) -> Vec<u64> {
+        match &self.way {
+            Way::Outbox { outbox, .. } => std::mem::take(&mut outbox.undelivered.lock()),
+            Way::Provider(_) => Vec::new(),
+        }
+    }
+
+    /// Gives the span ids, always fresh ones, and sends it off. `marks` is the live task that it
+    /// marks; what is final may use the spare room.
+    pub(crate) fn put(&mut self, mut draft: Draft, marks: Option<u64>, is_final: bool) -> Put {
+        let Some(place) = self.placing.place(&draft) else {
+            return Put::Unsampled;
+        };
+        if let Place::Root(Some(parent)) = &place {
+            let what = KeyValue::new("straggler.link", "parent");
+            draft.links.push(Link::new(parent.clone(), vec![what], 0));
+        }
+        match &self.way {
+            Way::Outbox {
+                outbox,
+                ids,
+                scope,
+                spare,
+            } => {
+                let span = span_data(draft, place, ids, scope.clone());
+                let context = span.span_context.clone();
+                let max = outbox.max + if is_final { *spare } else { 0 };
+                match outbox.put(Ready { span, marks }, max) {
+                    true => Put::Done(context),
+                    false => Put::Refused,
+                }
+            }
+            Way::Provider(tracer) => {
+                // What runs in there is the program's: a sampler, processors.
+                let put = AssertUnwindSafe(|| through(tracer, draft, place));
+                panic::catch_unwind(put).unwrap_or(Put::Refused)
+            }
+        }
+    }
+}
+
+fn span_data(
+    draft: Draft,
+    place: Place,
+    ids: &RandomIdGenerator,
+    scope: InstrumentationScope,
+) -> SpanData {
+    let (trace_id, parent_span_id, remote, state) = match place {
+        Place::Child(parent) => (
+            parent.trace_id(),
+            parent.span_id(),
+            parent.is_remote(),
+            parent.trace_state().clone(),
+        ),
+        Place::Root(_) => (ids.new_trace_id(), SpanId::INVALID, false, TraceState::NONE),
+    };
+    let mut events = SpanEvents::default();
+    events.events = draft.events;
+    let mut links = SpanLinks::default();
+    links.links = draft.links;
+    SpanData {
+        span_context: SpanContext::new(
+            trace_id,
+            ids.new_span_id(),
+            TraceFlags::SAMPLED,
+            false,
+            state,
+        ),
+        parent_span_id,
+        parent_span_is_remote: remote,
+        span_kind: SpanKind::Internal,
+        name: draft.name.into(),
+        start_time: draft.start,
+        end_time: draft.end,
+        attributes: draft.attributes,
+        dropped_attributes_count: 0,
+        events,
+        links,
+        status: Status::Unset,
+        instrumentation_scope: scope,
+    }
+}
+
+fn through(tracer: &SdkTracer, draft: Draft, place: Place) -> Put {
+    let around = match place {
+        Place::Child(parent) => Context::new().with_remote_span_context(parent),
+        Place::Root(_) => Context::new(),
+    };
+    let builder = SpanBuilder::from_name(draft.name)
+        .with_kind(SpanKind::Internal)
+        .with_start_time(draft.start)
+        .with_attributes(draft.attributes)
+        .with_events(draft.events)
+        .with_links(draft.links);
+    let mut span = tracer.build_with_context(builder, &around);
+    let context = span.span_context().clone();
+    if !span.is_recording() {
+        return Put::Unsampled;
+    }
+    span.end_with_timestamp(draft.end);
+    Put::Done(context)
+}

@@ -1,0 +1,329 @@
+//! The thread that talks to the network, and what it does when it is told to.
+//!
+//! Everything that waits, waits here: no poll, no spawn and no look of the monitor's ever
+//! does. What comes faster than it goes out is bounded and counted.
+
+use super::collect::Collector;
+use super::encode::{self, Which};
+use super::out::{Outbox, Ready};
+use super::quiet::Quiet;
+use super::settings::Settings;
+use super::wire::{Sent, Wire};
+use crate::Error;
+use crate::monitor::Outlet;
+use crate::table::Table;
+use crate::worker::{Order, Worker};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{timeout, timeout_at};
+
+/// The parts of the thread's work, which don't wait for each other.
+const SPANS: usize = 0;
+const METRICS: usize = 1;
+
+/// How long a sender that nobody waits for tries to deliver the rest.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Handle to the thread. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    worker: Arc<Worker>,
+    outbox: Arc<Outbox>,
+    desk: Arc<Desk>,
+}
+
+/// What there is to send.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    pub(crate) table: Weak<Table>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) max_batch: usize,
+    pub(crate) interval: Duration,
+    pub(crate) collector: Arc<Collector>,
+    pub(crate) desk: Arc<Desk>,
+    /// Of our own points.
+    pub(crate) resource: Resource,
+}
+
+/// Where requests of metrics are handed in, and where it is said which metrics are ours to send.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// `None` where another way out has them all, or none are wanted.
+    pub(crate) own: Mutex<Option<Which>>,
+    requests: Mutex<VecDeque<Request>>,
+    changed: Notify,
+}
+
+/// Metrics that somebody waits to see sent.
+#[derive(Debug)]
+struct Request {
+    metrics: ExportMetricsServiceRequest,
+    reply: oneshot::Sender<Sent>,
+}
+
+/// A reader hands in one request at a time.
+const MOST_REQUESTS: usize = 16;
+
+impl Desk {
+    pub(crate) fn new(own: Option<Which>) -> Arc<Self> {
+        Arc::new(Self {
+            own: Mutex::new(own),
+            requests: Mutex::new(VecDeque::new()),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Hands a request in. The reply never comes where the sender has stopped.
+    pub(crate) fn hand_in(
+        &self,
+        metrics: ExportMetricsServiceRequest,
+    ) -> Option<oneshot::Receiver<Sent>> {
+        let (reply, replied) = oneshot::channel();
+        let mut requests = self.requests.lock();
+        if requests.len() >= MOST_REQUESTS {
+            return None;
+        }
+        requests.push_back(Request { metrics, reply });
+        drop(requests);
+        self.changed.notify_one();
+        Some(replied)
+    }
+
+    fn next(&self) -> Option<Request> {
+        self.requests.lock().pop_front()
+    }
+}
+
+impl Sender {
+    /// Starts the thread, and gives it back once it has what it needs to connect.
+    pub(crate) fn start(
+        settings: Settings,
+        outlet: Arc<Outlet>,
+        jobs: Jobs,
+    ) -> Result<Self, Error> {
+        let worker = Worker::new(2);
+        let sender = Self {
+            worker: Arc::clone(&worker),
+            outbox: Arc::clone(&jobs.outbox),
+            desk: Arc::clone(&jobs.desk),
+        };
+        let (ready, is_ready) = mpsc::channel();
+        thread::Builder::new()
+            .name("straggler-otlp".into())
+            .spawn(move || {
+                let running = worker.running();
+                let rejected = Arc::new(AtomicU64::new(0));
+                let quiet = Quiet::new(outlet, Arc::clone(&rejected));
+                quiet.enter();
+                run(&settings, &quiet, rejected, jobs, &worker, &ready);
+                Quiet::leave();
+                drop(running);
+            })
+            .map_err(Error::thread)?;
+        match is_ready.recv() {
+            Ok(Ok(())) => Ok(sender),
+            Ok(Err(error)) => Err(error),
+            Err(mpsc::RecvError) => Err(Error::thread(std::io::Error::other(
+                "it ended before it was ready",
+            ))),
+        }
+    }
+
+    /// Sends what there is now. False where that was not done at the deadline.
+    pub(crate) fn flush(&self, deadline: Option<Instant>) -> bool {
+        let round = self.worker.ask_round();
+        self.wake();
+        self.worker.wait_round(round, deadline)
+    }
+
+    /// Sends what there is, and ends. False where it still runs at the deadline.
+    pub(crate) fn stop(&self, deadline: Option<Instant>) -> bool {
+        self.ask_stop(deadline);
+        self.worker.wait_stopped(deadline)
+    }
+
+    fn ask_stop(&self, deadline: Option<Instant>) {
+        self.worker.ask_stop(deadline);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.outbox.filled.notify_one();
+        self.desk.changed.notify_one();
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // Not waited for: this may be a poll.
+        self.ask_stop(Instant::now().checked_add(FAREWELL));
+    }
+}
+
+fn run(
+    settings: &Settings,
+    quiet: &Quiet,
+    rejected: Arc<AtomicU64>,
+    jobs: Jobs,
+    worker: &Arc<Worker>,
+    ready: &mpsc::Sender<Result<(), Error>>,
+) {
+    let runtime = match quiet.runtime().map_err(Error::thread) {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(ready, Err(error)),
+    };
+    let entered = runtime.enter();
+    let wire = match Wire::new(settings, rejected) {
+        Ok(wire) => Arc::new(wire),
+        Err(error) => return tell(ready, Err(error)),
+    };
+    drop(entered);
+    tell(ready, Ok(()));
+    let jobs = Arc::new(jobs);
+    let spans = runtime.spawn(spans(
+        Arc::clone(&jobs),
+        Arc::clone(&wire),
+        Arc::clone(worker),
+    ));
+    let joined = runtime.block_on(async {
+        metrics(&jobs, &wire, worker).await;
+        spans.await
+    });
+    // Not waited for: a name look-up may hang for as long as it likes.
+    runtime.shutdown_background();
+    if let Err(panicked) = joined {
+        std::panic::resume_unwind(panicked.into_panic());
+    }
+}
+
+fn tell(ready: &mpsc::Sender<Result<(), Error>>, outcome: Result<(), Error>) {
+    // Who started the thread waits for it; had they not, there would be nobody to tell.
+    ready.send(outcome).unwrap_or_default();
+}
+
+/// Sends spans as they come.
+async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, worker: Arc<Worker>) {
+    loop {
+        // Before the outbox is looked at: what is asked covers what was put before.
+        let order = worker.order(SPANS);
+        let deadline = match order {
+            Order::Stop(deadline) => deadline,
+            Order::Rest | Order::Round(_) => None,
+        };
+        loop {
+            let batch = jobs.outbox.take(jobs.max_batch);
+            if batch.is_empty() {
+                break;
+            }
+            send_spans(&jobs, &wire, batch, deadline).await;
+        }
+        match order {
+            Order::Stop(_) => return,
+            Order::Round(round) => worker.done(SPANS, round),
+            Order::Rest => jobs.outbox.filled.notified().await,
+        }
+    }
+}
+
+async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, deadline: Option<Instant>) {
+    let marked: Vec<u64> = batch.iter().filter_map(|ready| ready.marks).collect();
+    let spans: Vec<_> = batch.into_iter().map(|ready| ready.span).collect();
+    let count = spans.len() as u64;
+    let sent = until(deadline, wire.send_spans(spans)).await;
+    if sent.failure.is_some() {
+        jobs.outbox.not_delivered(marked);
+    }
+    if let Some(table) = jobs.table.upgrade() {
+        table.loss.spans_lost(lost(&sent, count));
+        table.delivery.note("spans", sent.failure);
+    }
+}
+
+/// Sends our own metrics at each interval, and those handed in at once.
+async fn metrics(jobs: &Jobs, wire: &Wire, worker: &Worker) {
+    let mut next = tokio::time::Instant::now() + jobs.interval;
+    loop {
+        let order = worker.order(METRICS);
+        let deadline = match order {
+            Order::Stop(deadline) => deadline,
+            Order::Rest | Order::Round(_) => None,
+        };
+        while let Some(request) = jobs.desk.next() {
+            let sent = send_metrics(jobs, wire, request.metrics, deadline).await;
+            // Who handed it in may have gone; it was sent all the same.
+            drop(request.reply.send(sent));
+        }
+        let is_time = tokio::time::Instant::now() >= next;
+        if is_time || order != Order::Rest {
+            let which = *jobs.desk.own.lock();
+            if let Some(which) = which
+                && let Some(collection) = jobs.collector.collect()
+            {
+                let request = encode::request(&collection, which, jobs.resource.clone());
+                send_metrics(jobs, wire, request, deadline).await;
+            }
+        }
+        if is_time {
+            next = tokio::time::Instant::now() + jobs.interval;
+        }
+        match order {
+            Order::Stop(_) => return,
+            Order::Round(round) => worker.done(METRICS, round),
+            Order::Rest => {
+                let asked = timeout_at(next, jobs.desk.changed.notified());
+                match asked.await {
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn send_metrics(
+    jobs: &Jobs,
+    wire: &Wire,
+    request: ExportMetricsServiceRequest,
+    deadline: Option<Instant>,
+) -> Sent {
+    let count = encode::points(&request);
+    if count == 0 {
+        return Sent::default();
+    }
+    let sent = until(deadline, wire.send_metrics(request)).await;
+    if let Some(table) = jobs.table.upgrade() {
+        table.loss.points_lost(lost(&sent, count));
+        table.delivery.note("metrics", sent.failure.clone());
+    }
+    sent
+}
+
+/// How many of so many did not arrive.
+fn lost(sent: &Sent, of: u64) -> u64 {
+    match sent.failure {
+        Some(_) => of,
+        None => sent.rejected.min(of),
+    }
+}
+
+/// Sends, but no longer than until the deadline.
+async fn until(deadline: Option<Instant>, sending: impl Future<Output = Sent>) -> Sent {
+    let Some(deadline) = deadline else {
+        return sending.await;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    match timeout(left, sending).await {
+        Ok(sent) => sent,
+        Err(_) => Sent {
+            rejected: 0,
+            failure: Some("the time for the shutdown was over".to_owned()),
+        },
+    }
+}

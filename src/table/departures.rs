@@ -1,0 +1,59 @@
+//! Tasks that may have been orphans, on their way from their end to whoever tells of it.
+//!
+//! Nothing else is kept of a task that ended. These are few: what ends in the order in which
+//! it began never gets here. The queue is bounded; who finds it full is told.
+
+use super::record::Record;
+use super::tallies::Outcome;
+use crate::clock::Nanos;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+
+/// A task that ended.
+#[derive(Debug)]
+pub(crate) struct Departed {
+    pub(crate) site: u32,
+    pub(crate) traits: u32,
+    pub(crate) record: Record,
+    pub(crate) at: Nanos,
+    pub(crate) outcome: Outcome,
+    pub(crate) polls: u64,
+    /// Nanoseconds in polls.
+    pub(crate) busy: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Departures {
+    max: usize,
+    queue: Mutex<VecDeque<Departed>>,
+}
+
+impl Departures {
+    /// Keeps `max` at most; zero turns it off.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max,
+            queue: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    pub(super) fn are_wanted(&self) -> bool {
+        self.max > 0
+    }
+
+    /// False where there was no room.
+    #[cold]
+    pub(super) fn add(&self, departed: Departed) -> bool {
+        let mut queue = self.queue.lock();
+        let fits = queue.len() < self.max;
+        if fits {
+            queue.push_back(departed);
+        }
+        fits
+    }
+
+    /// Takes the oldest.
+    pub(crate) fn take(&self) -> Option<Departed> {
+        self.queue.lock().pop_front()
+    }
+}
