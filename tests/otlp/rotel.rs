@@ -1,11 +1,10 @@
 //! Rotel: a collector of other makers, in another process, that prints what it receives.
 #![allow(dead_code, unreachable_pub)]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::receiver::{PATIENCE, Protocol};
@@ -16,9 +15,70 @@ const PROGRAM: &str = "STRAGGLER_ROTEL";
 
 pub struct Rotel {
     child: Child,
-    printed: Arc<Mutex<String>>,
-    readers: Vec<JoinHandle<()>>,
+    tape: Arc<Tape>,
     ports: [u16; 2],
+}
+
+/// What it prints, on both ways out.
+#[derive(Default)]
+struct Tape {
+    state: Mutex<Recorded>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Default)]
+struct Recorded {
+    bytes: Vec<u8>,
+    /// Of the two ways out, those that are at their end.
+    ended: usize,
+}
+
+impl Recorded {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl Tape {
+    fn record(self: &Arc<Self>, mut from: impl Read + Send + 'static) {
+        let tape = Arc::clone(self);
+        std::thread::spawn(move || {
+            // As much as there is: who waits reads all again after each piece.
+            let mut piece = vec![0; 1 << 16];
+            while let Ok(length @ 1..) = from.read(&mut piece) {
+                tape.change(|recorded| recorded.bytes.extend_from_slice(&piece[..length]));
+            }
+            tape.change(|recorded| recorded.ended += 1);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Recorded)) {
+        change(&mut self.state.lock().expect("no panic under the lock"));
+        self.changed.notify_all();
+    }
+
+    fn now(&self) -> Recorded {
+        self.state.lock().expect("no panic under the lock").clone()
+    }
+
+    #[track_caller]
+    fn wait_until(&self, done: impl Fn(&Recorded) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Looked at without the lock, for Rotel goes on printing.
+            let seen = self.now();
+            if done(&seen) {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "it never got so far:\n{}", seen.text());
+            let state = self.state.lock().expect("no panic under the lock");
+            let same =
+                |now: &mut Recorded| now.bytes.len() == seen.bytes.len() && now.ended == seen.ended;
+            let waited = self.changed.wait_timeout_while(state, left, same);
+            drop(waited.expect("no panic under the lock"));
+        }
+    }
 }
 
 impl Rotel {
@@ -62,26 +122,24 @@ impl Rotel {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{PROGRAM}, {}: {error}", program.display()));
-        let printed = Arc::default();
-        let readers = vec![
-            read(child.stdout.take().expect("piped"), &printed),
-            read(child.stderr.take().expect("piped"), &printed),
-        ];
-        let mut rotel = Self {
-            child,
-            printed,
-            readers,
-            ports,
-        };
+        let tape = Arc::<Tape>::default();
+        tape.record(child.stdout.take().expect("piped"));
+        tape.record(child.stderr.take().expect("piped"));
+        let mut rotel = Self { child, tape, ports };
         let deadline = Instant::now() + PATIENCE;
         while !ports.iter().all(|port| is_open(*port)) {
             if rotel.child.try_wait().expect("our child").is_some() {
                 return Err(rotel.text());
             }
             assert!(Instant::now() < deadline, "Rotel: {}", rotel.text());
+            // Another process listens when it does; nothing tells.
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(rotel)
+        // Who else got the port answers too.
+        match rotel.child.try_wait().expect("our child") {
+            Some(_) => Err(rotel.text()),
+            None => Ok(rotel),
+        }
     }
 
     /// Without a path, like the receiver's.
@@ -91,40 +149,24 @@ impl Rotel {
 
     /// What it has printed so far.
     pub fn text(&self) -> String {
-        self.printed
-            .lock()
-            .expect("no panic under the lock")
-            .clone()
+        self.tape.now().text()
     }
 
     /// Waits for it to have printed so much. The latest may still lack its last lines, for
     /// Rotel says no end: `finish` has them all.
     #[track_caller]
     pub fn wait_until(&self, done: impl Fn(&Printed) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.text();
-            if done(&parse(&text)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "Rotel never prints it:\n{text}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.tape
+            .wait_until(|recorded| done(&parse(&recorded.text())));
     }
 
     /// Stops it as a service manager would, and returns all that it printed.
-    pub fn finish(mut self) -> Printed {
+    #[track_caller]
+    pub fn finish(self) -> Printed {
         let pid = self.child.id().to_string();
         let asked = Command::new("kill").arg(pid).status();
-        assert!(asked.expect("a shell's tools").success());
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().expect("our child").is_none() {
-            assert!(Instant::now() < deadline, "Rotel stays: {}", self.text());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        for reader in self.readers.drain(..) {
-            reader.join().expect("it reads to the end");
-        }
+        assert!(asked.expect("kill").success());
+        self.tape.wait_until(|recorded| recorded.ended == 2);
         let text = self.text();
         let printed = parse(&text);
         assert!(
@@ -142,17 +184,6 @@ impl Drop for Rotel {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn read(from: impl std::io::Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
-    let into = Arc::clone(into);
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut text = into.lock().expect("no panic under the lock");
-            text.push_str(&line);
-            text.push('\n');
-        }
-    })
 }
 
 /// Rotel can't choose them: it panics over a port 0.

@@ -44,3 +44,25 @@ fn the_samples_look_the_same() {
         }
     }
 }
+
+#[test]
+fn it_shows_every_one_of_many() {
+    let Some(rotel) = Rotel::start() else {
+        return;
+    };
+    let mut request = super::sample::traces();
+    let spans = &mut request.resource_spans[0].scope_spans[0].spans;
+    *spans = std::iter::repeat_n(spans[0].clone(), 500).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let sender = Sender::new(Protocol::Grpc, &rotel.endpoint(Protocol::Grpc), true);
+        for _ in 0..4 {
+            assert_eq!(sender.traces(request.clone()).await, Ok(0));
+        }
+    });
+    rotel.wait_until(|printed| printed.spans.len() == 4 * 501);
+    assert_eq!(rotel.finish().spans.len(), 4 * 501);
+}
