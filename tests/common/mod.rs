@@ -38,7 +38,7 @@ pub struct World {
 /// While a process has one subscriber at most, tracing asks the *calling thread's* whether a
 /// callsite is of interest, for all threads; a test on a thread without any then switches
 /// tokio's spans off for the test beside it. Two that see nothing, kept, prevent that.
-static MORE_THAN_ONE: LazyLock<[Dispatch; 2]> =
+pub static MORE_THAN_ONE: LazyLock<[Dispatch; 2]> =
     LazyLock::new(|| [(); 2].map(|()| Dispatch::new(NoSubscriber::default())));
 
 impl World {

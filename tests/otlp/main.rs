@@ -1,0 +1,21 @@
+//! What leaves the process over OTLP, as it arrives at a receiver of another making.
+// Helpers are tests too: who unwraps says what it expects.
+#![allow(clippy::unwrap_used)]
+#![cfg(tokio_unstable)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answer;
+mod received;
+mod receiver;
+mod receiver_is_right;
+mod rotel;
+mod rotel_agrees;
+mod rotel_text;
+mod sample;
+mod sender;
+mod service;
+mod tls;
+mod view;
+mod wire;
