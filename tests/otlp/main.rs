@@ -7,6 +7,7 @@
 mod common;
 
 mod answer;
+mod orphans_told;
 mod received;
 mod receiver;
 mod receiver_is_right;
