@@ -1,0 +1,180 @@
+//! Whom we trust, and how we show who we are.
+
+use super::receiver::{Got, grpc_by, http_on, loopback};
+use super::{Wire, failure, over, send, wire};
+use crate::export::settings::{Otlp, Protocol};
+use axum::serve::Listener;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, crypto::ring};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+struct Identified {
+    cert: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self {
+            pem: params.self_signed(&key).unwrap().pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn issue(&self) -> Identified {
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        Identified {
+            cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+type Requests = Arc<Mutex<Vec<Got>>>;
+
+/// A receiver that shows `server`, and asks for a client of `clients` if there is such.
+async fn receiver(
+    protocol: Protocol,
+    server: &Identified,
+    clients: Option<&Authority>,
+) -> (Requests, String) {
+    let (got, address) = match protocol {
+        Protocol::Grpc => {
+            let identity = Identity::from_pem(&server.cert, &server.key);
+            let mut tls = ServerTlsConfig::new().identity(identity);
+            if let Some(clients) = clients {
+                tls = tls.client_ca_root(Certificate::from_pem(&clients.pem));
+            }
+            let server = Server::builder().tls_config(tls).unwrap();
+            let (receiver, address) = grpc_by(server, []).await;
+            (receiver.got(), address)
+        }
+        Protocol::HttpProtobuf => {
+            let (listener, address) = loopback().await;
+            let acceptor = acceptor(server, clients);
+            (http_on(Tls { listener, acceptor }, []).got(), address)
+        }
+    };
+    (got, format!("https://{address}"))
+}
+
+fn acceptor(server: &Identified, clients: Option<&Authority>) -> TlsAcceptor {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        Some(clients) => {
+            let mut roots = RootCertStore::empty();
+            roots
+                .add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap())
+                .unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let cert = CertificateDer::from_pem_slice(server.cert.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(server.key.as_bytes()).unwrap();
+    let mut config = builder.with_single_cert(vec![cert], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config).into()
+}
+
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            // Who doesn't trust us hangs up, as some tests here want it.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+const BOTH: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
+
+async fn arrives(otlp: Otlp, got: &Requests) {
+    let wire = wire(otlp);
+    for sent in send(&wire).await {
+        assert_eq!((sent.rejected, sent.failure), (0, None));
+    }
+    assert_eq!(got.lock().unwrap().len(), 2);
+}
+
+async fn fails(otlp: Otlp, endpoint: &str, why: &str) {
+    let wire: Wire = wire(otlp.timeout(Duration::from_millis(90)));
+    for sent in send(&wire).await {
+        let text = failure(&sent, endpoint);
+        assert!(text.to_lowercase().contains(why), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_given_authority_is_trusted_and_no_other() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    for protocol in BOTH {
+        let (got, endpoint) = receiver(protocol, &authority.issue(), None).await;
+        let otlp = || over(protocol, &endpoint);
+        arrives(otlp().ca_certificate(authority.pem.as_str()), &got).await;
+        got.lock().unwrap().clear();
+        fails(
+            otlp().ca_certificate(other.pem.as_str()),
+            &endpoint,
+            "certificate",
+        )
+        .await;
+        assert!(got.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_certificate() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let (client, stranger) = (clients.issue(), servers.issue());
+    for protocol in BOTH {
+        let (got, endpoint) = receiver(protocol, &servers.issue(), Some(&clients)).await;
+        let otlp = || over(protocol, &endpoint).ca_certificate(servers.pem.as_str());
+        arrives(
+            otlp().client_identity(client.cert.as_str(), client.key.as_str()),
+            &got,
+        )
+        .await;
+        got.lock().unwrap().clear();
+        fails(otlp(), &endpoint, "").await;
+        let otlp = otlp().client_identity(stranger.cert.as_str(), stranger.key.as_str());
+        fails(otlp, &endpoint, "").await;
+        assert!(got.lock().unwrap().is_empty());
+    }
+}
