@@ -191,14 +191,8 @@ fn what_is_switched_off_is_off() {
         off(&new, &[("OTEL_TRACES_EXPORTER", "console, otlp")]),
         (false, false)
     );
-    assert_eq!(
-        off(
-            &Otlp::new().spans(true),
-            &[("OTEL_TRACES_EXPORTER", "none")]
-        )
-        .0,
-        false
-    );
+    let none = [("OTEL_TRACES_EXPORTER", "none")];
+    assert!(!off(&Otlp::new().spans(true), &none).0, "code wins");
     assert_eq!(off(&Otlp::new().metrics(false), &[]), (false, true));
 }
 
@@ -297,9 +291,8 @@ fn every_bad_variable_is_named_with_its_value_and_the_way_out() {
     ];
     for (name, value, way_out) in bad {
         let text = refusal(&Otlp::new(), &[(name, value)]);
-        let shown = if value == "0" { "0" } else { value };
         assert!(text.contains(name), "{name}: {text}");
-        assert!(text.contains(shown), "{name} = {value}: {text}");
+        assert!(text.contains(value), "{name} = {value}: {text}");
         assert!(text.contains(way_out), "{name} = {value}: {text}");
     }
 }

@@ -81,7 +81,10 @@ impl MetricsService {
         let mut text = status.message().to_owned();
         if let Some(source) = status.source() {
             let cause = chain(source);
-            if !text.contains(&cause) {
+            // tonic makes the message of one of its causes.
+            if cause.contains(&text) {
+                text = cause;
+            } else if !text.contains(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
             }

@@ -15,12 +15,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
 use prost::Message as _;
-use receiver::{Reply, grpc, http, loopback};
+use receiver::{Reply, grpc, grpc_on, http, http_on, loopback};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
+use tonic::transport::Server;
 use tracing_core::dispatcher::DefaultGuard;
 use tracing_core::field::{Field, Visit};
 use tracing_core::{Event, Subscriber};
@@ -327,7 +328,8 @@ async fn raw(bytes: &'static [u8], hangs: bool) -> String {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut first = [0; 64];
-            stream.read(&mut first).await.unwrap();
+            let read = stream.read(&mut first).await;
+            assert!(read.is_ok_and(|bytes| bytes > 0));
             stream.write_all(bytes).await.unwrap();
             if hangs {
                 open.push(stream);
@@ -385,6 +387,27 @@ async fn a_success_is_one_whatever_its_body_and_an_endless_body_is_none() {
         assert!(text.contains("over 4 MiB"), "{text}");
     }
     assert_eq!(receiver.take().len(), 2, "it would be as large again");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_made_again() {
+    for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
+        let (listener, address) = loopback().await;
+        let wire = wire(over(protocol, &format!("http://{address}")));
+        let break_the_first = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            // What was not read makes it a reset.
+            drop(stream);
+            match protocol {
+                Protocol::Grpc => grpc_on(listener, Server::builder(), []).got(),
+                Protocol::HttpProtobuf => http_on(listener, []).got(),
+            }
+        };
+        let (sent, got) = tokio::join!(wire.send_metrics(metric()), break_the_first);
+        assert_eq!(sent, Sent::default());
+        assert_eq!(got.lock().unwrap().len(), 1);
+    }
 }
 
 /// As the export thread's dispatcher hears opentelemetry-otlp.

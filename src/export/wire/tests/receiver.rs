@@ -143,15 +143,16 @@ pub(super) type GrpcReply = Result<i64, Status>;
 pub(super) async fn grpc(
     script: impl IntoIterator<Item = GrpcReply>,
 ) -> (Receiver<GrpcReply>, String) {
-    let (receiver, address) = grpc_by(Server::builder(), script).await;
+    let (listener, address) = loopback().await;
+    let receiver = grpc_on(listener, Server::builder(), script);
     (receiver, format!("http://{address}"))
 }
 
-pub(super) async fn grpc_by(
+pub(super) fn grpc_on(
+    listener: TcpListener,
     mut server: Server,
     script: impl IntoIterator<Item = GrpcReply>,
-) -> (Receiver<GrpcReply>, SocketAddr) {
-    let (listener, address) = loopback().await;
+) -> Receiver<GrpcReply> {
     let receiver = Receiver::new(script);
     let traces = TraceServiceServer::new(receiver.clone());
     let metrics = MetricsServiceServer::new(receiver.clone());
@@ -160,7 +161,7 @@ pub(super) async fn grpc_by(
         .add_service(metrics.accept_compressed(CompressionEncoding::Gzip));
     let incoming = TcpIncoming::from(listener);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
-    (receiver, address)
+    receiver
 }
 
 #[tonic::async_trait]

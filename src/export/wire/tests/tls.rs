@@ -1,6 +1,6 @@
 //! Whom we trust, and how we show who we are.
 
-use super::receiver::{Got, grpc_by, http_on, loopback};
+use super::receiver::{Got, grpc_on, http_on, loopback};
 use super::{Wire, failure, over, send, wire};
 use crate::export::settings::{Otlp, Protocol};
 use axum::serve::Listener;
@@ -56,7 +56,8 @@ async fn receiver(
     server: &Identified,
     clients: Option<&Authority>,
 ) -> (Requests, String) {
-    let (got, address) = match protocol {
+    let (listener, address) = loopback().await;
+    let got = match protocol {
         Protocol::Grpc => {
             let identity = Identity::from_pem(&server.cert, &server.key);
             let mut tls = ServerTlsConfig::new().identity(identity);
@@ -64,13 +65,11 @@ async fn receiver(
                 tls = tls.client_ca_root(Certificate::from_pem(&clients.pem));
             }
             let server = Server::builder().tls_config(tls).unwrap();
-            let (receiver, address) = grpc_by(server, []).await;
-            (receiver.got(), address)
+            grpc_on(listener, server, []).got()
         }
         Protocol::HttpProtobuf => {
-            let (listener, address) = loopback().await;
             let acceptor = acceptor(server, clients);
-            (http_on(Tls { listener, acceptor }, []).got(), address)
+            http_on(Tls { listener, acceptor }, []).got()
         }
     };
     (got, format!("https://{address}"))
