@@ -20,8 +20,9 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use tonic::Status;
-use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tracing_core::dispatcher::DefaultGuard;
 use tracing_core::field::{Field, Visit};
 use tracing_core::{Event, Subscriber};
@@ -31,6 +32,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 const LONG: Duration = Duration::from_secs(60);
 /// For what fails: no retry begins that would end after it.
 const SHORT: Duration = Duration::from_millis(90);
+/// What takes longer has no end.
+const HANGS: Duration = Duration::from_secs(20);
 
 fn wire(otlp: Otlp) -> Wire {
     Wire::new(&otlp.resolve().unwrap(), Arc::default()).unwrap()
@@ -87,10 +90,11 @@ fn metric() -> ExportMetricsServiceRequest {
 
 /// Both signals, one after the other.
 async fn send(wire: &Wire) -> [Sent; 2] {
-    [
-        wire.send_spans(span()).await,
-        wire.send_metrics(metric()).await,
-    ]
+    let both = async {
+        let spans = wire.send_spans(span()).await;
+        [spans, wire.send_metrics(metric()).await]
+    };
+    timeout(HANGS, both).await.expect("it ends by itself")
 }
 
 /// The text of a failure, which names signal and receiver.
@@ -400,7 +404,7 @@ async fn a_connection_that_breaks_is_made_again() {
             // What was not read makes it a reset.
             drop(stream);
             match protocol {
-                Protocol::Grpc => grpc_on(listener, Server::builder(), []).got(),
+                Protocol::Grpc => grpc_on(TcpIncoming::from(listener), []).got(),
                 Protocol::HttpProtobuf => http_on(listener, []).got(),
             }
         };

@@ -5,6 +5,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Router, serve::Listener};
 use flate2::read::GzDecoder;
+use futures_util::Stream;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -19,13 +20,14 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message;
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::{Response, Status};
 
 pub(super) struct Got {
@@ -144,22 +146,23 @@ pub(super) async fn grpc(
     script: impl IntoIterator<Item = GrpcReply>,
 ) -> (Receiver<GrpcReply>, String) {
     let (listener, address) = loopback().await;
-    let receiver = grpc_on(listener, Server::builder(), script);
+    let receiver = grpc_on(TcpIncoming::from(listener), script);
     (receiver, format!("http://{address}"))
 }
 
-pub(super) fn grpc_on(
-    listener: TcpListener,
-    mut server: Server,
+pub(super) fn grpc_on<C>(
+    incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
     script: impl IntoIterator<Item = GrpcReply>,
-) -> Receiver<GrpcReply> {
+) -> Receiver<GrpcReply>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let receiver = Receiver::new(script);
     let traces = TraceServiceServer::new(receiver.clone());
     let metrics = MetricsServiceServer::new(receiver.clone());
-    let router = server
+    let router = Server::builder()
         .add_service(traces.accept_compressed(CompressionEncoding::Gzip))
         .add_service(metrics.accept_compressed(CompressionEncoding::Gzip));
-    let incoming = TcpIncoming::from(listener);
     tokio::spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
     receiver
 }

@@ -4,6 +4,7 @@ use super::receiver::{Got, grpc_on, http_on, loopback};
 use super::{Wire, failure, over, send, wire};
 use crate::export::settings::{Otlp, Protocol};
 use axum::serve::Listener;
+use futures_util::stream;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,7 +16,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 struct Authority {
     pem: String,
@@ -57,20 +57,18 @@ async fn receiver(
     clients: Option<&Authority>,
 ) -> (Requests, String) {
     let (listener, address) = loopback().await;
+    let acceptor = acceptor(server, clients);
+    let listener = Tls { listener, acceptor };
     let got = match protocol {
+        // Not by tonic's own TLS, which sets the provider of the process.
         Protocol::Grpc => {
-            let identity = Identity::from_pem(&server.cert, &server.key);
-            let mut tls = ServerTlsConfig::new().identity(identity);
-            if let Some(clients) = clients {
-                tls = tls.client_ca_root(Certificate::from_pem(&clients.pem));
-            }
-            let server = Server::builder().tls_config(tls).unwrap();
-            grpc_on(listener, server, []).got()
+            let incoming = stream::unfold(listener, async |mut listener: Tls| {
+                let (connection, _) = listener.accept().await;
+                Some((Ok(connection), listener))
+            });
+            grpc_on(incoming, []).got()
         }
-        Protocol::HttpProtobuf => {
-            let acceptor = acceptor(server, clients);
-            http_on(Tls { listener, acceptor }, []).got()
-        }
+        Protocol::HttpProtobuf => http_on(listener, []).got(),
     };
     (got, format!("https://{address}"))
 }
@@ -154,8 +152,15 @@ async fn the_given_authority_is_trusted_and_no_other() {
             "certificate",
         )
         .await;
+        // This system's authorities, if it has any.
+        match Wire::new(&otlp().resolve().unwrap(), Arc::default()) {
+            Ok(_) => fails(otlp(), &endpoint, "certificate").await,
+            Err(error) => assert!(error.to_string().contains("ca_certificate"), "{error}"),
+        }
         assert!(got.lock().unwrap().is_empty());
     }
+    let of_process = rustls::crypto::CryptoProvider::get_default();
+    assert!(of_process.is_none(), "that is not ours to set");
 }
 
 #[tokio::test]
