@@ -5,6 +5,7 @@ mod tls;
 
 use super::*;
 use crate::export::settings::{Compression, Otlp};
+use futures_util::future::join_all;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status as SpanStatus, TraceFlags, TraceId, TraceState,
 };
@@ -93,6 +94,22 @@ async fn send(wire: &Wire) -> [Sent; 2] {
         [spans, wire.send_metrics(metric()).await]
     };
     timeout(HANGS, both).await.expect("it ends by itself")
+}
+
+/// Each of the settings fails for both signals, at an endpoint and with a reason in the text.
+/// All at once, for each is tried again with growing delays.
+async fn fail(cases: Vec<(Otlp, String, &str)>) {
+    let sent = cases.iter().map(async |(otlp, endpoint, why)| {
+        let wire = wire(otlp.clone());
+        let (spans, metrics) = tokio::join!(wire.send_spans(span()), wire.send_metrics(metric()));
+        for sent in [spans, metrics] {
+            let text = failure(&sent, endpoint);
+            assert!(text.to_lowercase().contains(why), "{text}");
+        }
+    });
+    timeout(HANGS, join_all(sent))
+        .await
+        .expect("they end by themselves");
 }
 
 /// The text of a failure, which names signal and receiver.
