@@ -87,7 +87,8 @@ impl Otlp {
     /// are appended.
     ///
     /// `https` needs the cargo feature `otlp-tls`. Credentials belong in a
-    /// [`header`](Self::header), a URL that has any is refused.
+    /// [`header`](Self::header), a URL that has any is refused. A gRPC endpoint has no path. HTTP
+    /// goes through the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say, gRPC doesn't.
     ///
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`; `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and
     /// `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` are used as they are, nothing is appended. A gRPC

@@ -52,7 +52,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// To be called in the context of the runtime that polls it.
+    /// To be called in the context of the runtime that polls it, with I/O and time enabled;
+    /// tonic panics where there is none.
     ///
     /// # Errors
     ///

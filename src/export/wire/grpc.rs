@@ -22,8 +22,12 @@ pub(super) fn channel(signal: &Signal) -> Result<Channel, Error> {
     let endpoint = endpoint.map_err(|error| Error::exporter(chain(&error)))?;
     #[cfg(feature = "otlp-tls")]
     let endpoint = match super::tls::tonic_config(signal) {
-        Some(config) => (endpoint.tls_config(config))
-            .map_err(|error| Error::exporter(format!("TLS: {}", chain(&error))))?,
+        Some(config) => endpoint.tls_config(config).map_err(|error| {
+            Error::exporter(format!(
+                "TLS: {}; set OTEL_EXPORTER_OTLP_CERTIFICATE or ca_certificate(…)",
+                chain(&error)
+            ))
+        })?,
         None => endpoint,
     };
     // Who waits for the connection gives up by itself; this is for the connection.
@@ -81,7 +85,10 @@ impl MetricsService {
         let mut text = status.message().to_owned();
         if let Some(source) = status.source() {
             let cause = chain(source);
-            if !text.contains(&cause) {
+            // tonic makes the message of one of its causes.
+            if cause.contains(&text) {
+                text = cause;
+            } else if !text.contains(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
             }

@@ -26,6 +26,8 @@ const MAX_REQUEST: usize = 64 << 20;
 pub(super) fn client(signal: &Signal) -> Result<Client, Error> {
     // A redirect is nothing an exporter may follow: the headers are for this endpoint.
     let builder = Client::builder().redirect(redirect::Policy::none());
+    // Who waits for the connection gives up by itself; this is for the connection.
+    let builder = builder.connect_timeout(signal.timeout);
     // Also for `http`: where reqwest is to make its own TLS it panics without a provider of
     // cryptography that is set for the whole process, which is not ours to set.
     #[cfg(feature = "otlp-tls")]

@@ -1,6 +1,7 @@
 //! When to try again, and when no more: as `opentelemetry-otlp` does for the spans.
 
 use httpdate::parse_http_date;
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -64,6 +65,9 @@ pub(super) fn after_grpc(status: &Status) -> Again {
         | Code::Aborted
         | Code::OutOfRange
         | Code::DataLoss => Again::Yes,
+        // Not the receiver's word but tonic's, for a connection that broke: opentelemetry-otlp
+        // gives up then. What is cumulative may well arrive twice.
+        Code::Unknown if status.source().is_some() => Again::Yes,
         Code::Ok
         | Code::Unknown
         | Code::InvalidArgument
@@ -232,6 +236,7 @@ mod tests {
         assert_eq!(plain(Code::Unavailable), Again::Yes);
         assert_eq!(plain(Code::ResourceExhausted), Again::Never);
         assert_eq!(plain(Code::Unauthenticated), Again::Never);
+        assert_eq!(plain(Code::Unknown), Again::Never);
         assert_eq!(plain(Code::DataLoss), Again::Yes);
         assert_eq!(asked(Code::ResourceExhausted, three), Again::After(three));
         assert_eq!(asked(Code::Unavailable, three), Again::After(three));
