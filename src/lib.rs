@@ -66,6 +66,8 @@
 //!
 //! - `spans` (default): switches on tokio's feature `tracing`.
 //! - `opentelemetry` (default): the OpenTelemetry `SpanContext` current at each spawn.
+//! - `otlp`: export of metrics and of orphans' spans, gRPC and HTTP. `otlp-tls`: also to
+//!   `https://` endpoints.
 //!
 //! Not a feature: any `unsafe` code.
 

@@ -1,7 +1,7 @@
 //! Sends spans and metrics over OTLP, once they are made.
 //!
 //! All of it runs on the export thread: what is sent is polled there, and what tonic and
-//! reqwest spawn is spawned on that thread's runtime.
+//! hyper spawn is spawned on that thread's runtime.
 
 mod grpc;
 mod http;
@@ -76,9 +76,10 @@ impl Wire {
             _ => None,
         };
         let metrics = metrics.zip(metrics_line);
+        let metrics = metrics.map(|(signal, line)| Metrics::new(signal, line));
         Ok(Self {
             spans,
-            metrics: metrics.map(|(signal, line)| Metrics::new(signal, line)),
+            metrics: metrics.transpose()?,
         })
     }
 
@@ -101,7 +102,7 @@ impl Wire {
 #[derive(Clone)]
 enum Line {
     Grpc(Channel),
-    Http(reqwest::Client),
+    Http(http::Client),
 }
 
 impl Line {

@@ -91,3 +91,31 @@ fn a_marker_while_it_lives_and_a_span_when_it_ends() {
         assert_eq!(receiver.spans().len(), 2, "nothing more");
     }
 }
+
+#[cfg(feature = "otlp-tls")]
+#[test]
+fn over_tls_to_a_receiver_that_is_trusted() {
+    use crate::tls::Certificate;
+    let certificate = Certificate::for_localhost();
+    for protocol in PROTOCOLS {
+        for trusted in [true, false] {
+            let receiver = Receiver::start_tls(protocol, certificate.server());
+            let trusts = match trusted {
+                true => certificate.pem.clone(),
+                false => Certificate::for_localhost().pem,
+            };
+            let otlp = otlp(&receiver).ca_certificate(trusts).timeout(300 * MS);
+            let world = World::with(|builder| builder.otlp(otlp));
+            world.block_on(async {
+                let _end = request(request_span(TraceFlags::SAMPLED)).await;
+                world.clock.advance(10 * MS);
+                world.tasks.flush(LONG).expect("in time");
+                assert_eq!(receiver.received().span_count(), usize::from(trusted));
+                assert_eq!(receiver.received().point_count() > 0, trusted);
+                let loss = *world.snapshot().loss();
+                assert_eq!(loss.spans_lost(), u64::from(!trusted));
+                assert_eq!(loss.points_lost() > 0, !trusted);
+            });
+        }
+    }
+}

@@ -11,7 +11,6 @@ use super::receiver::{PROTOCOLS, Protocol, Receiver};
 use super::sample;
 use super::sender::{Refusal, Sender, http_client};
 #[cfg(feature = "otlp-tls")]
-use super::tls::Certificate;
 use super::view::{Number, SpanKind, StatusCode, Value, time};
 use opentelemetry::trace::{SpanId, TraceId};
 
@@ -275,7 +274,7 @@ fn what_is_no_otlp_is_a_stray() {
         let url = format!("{}{path}", receiver.endpoint());
         let media = media.to_owned();
         run(async move {
-            let request = http_client(None).post(url).header("content-type", media);
+            let request = http_client().post(url).header("content-type", media);
             request.body(body).send().await.unwrap().status().as_u16()
         })
     };
@@ -298,28 +297,6 @@ fn what_never_comes_fails_with_what_came() {
     let text = receiver.received().to_string();
     assert!(text.contains("\"orphan\" \"root\""), "{text}");
     assert!(text.contains("answered Ok"), "{text}");
-}
-
-#[test]
-#[cfg(feature = "otlp-tls")]
-fn over_tls() {
-    let certificate = Certificate::for_localhost();
-    for protocol in PROTOCOLS {
-        let receiver = Receiver::start_tls(protocol, certificate.server());
-        let endpoint = receiver.endpoint();
-        run(async {
-            let sender = Sender::over_tls(protocol, &endpoint, &certificate);
-            assert_eq!(sender.send(Signal::Traces).await, Ok(0));
-            // These two come to no handshake, and the receiver says so.
-            let sender = Sender::over_tls(protocol, &endpoint, &Certificate::for_localhost());
-            assert!(sender.send(Signal::Traces).await.is_err());
-            let sender = Sender::new(protocol, &endpoint.replace("https", "http"), false);
-            assert!(sender.send(Signal::Traces).await.is_err());
-        });
-        let received = receiver.wait_until(|it| it.strays.len() >= 2);
-        assert!(received.strays[0].contains("TLS"), "{received}");
-        assert_eq!(received.span_count(), 2, "{received}");
-    }
 }
 
 #[test]

@@ -20,7 +20,6 @@ use tonic_types::StatusExt;
 
 use super::received::Signal;
 use super::receiver::Protocol;
-use super::tls::Certificate;
 
 pub struct Sender {
     to: Wire,
@@ -52,27 +51,9 @@ impl Sender {
                 let endpoint = Channel::from_shared(endpoint.to_owned());
                 Wire::Grpc(endpoint.expect("an address").connect_lazy())
             }
-            Protocol::Http => Wire::Http(http_client(None), endpoint.to_owned()),
+            Protocol::Http => Wire::Http(http_client(), endpoint.to_owned()),
         };
         Self { to, gzip }
-    }
-
-    /// Trusts this certificate alone.
-    #[cfg(feature = "otlp-tls")]
-    pub fn over_tls(protocol: Protocol, endpoint: &str, certificate: &Certificate) -> Self {
-        let to = match protocol {
-            Protocol::Grpc => {
-                use tonic::transport::{Certificate, ClientTlsConfig};
-                let pem = Certificate::from_pem(&certificate.pem);
-                let channel = Channel::from_shared(endpoint.to_owned())
-                    .expect("an address")
-                    .tls_config(ClientTlsConfig::new().ca_certificate(pem))
-                    .expect("a certificate");
-                Wire::Grpc(channel.connect_lazy())
-            }
-            Protocol::Http => Wire::Http(http_client(Some(certificate)), endpoint.to_owned()),
-        };
-        Self { to, gzip: false }
     }
 
     pub async fn traces(&self, request: ExportTraceServiceRequest) -> Delivered {
@@ -148,15 +129,8 @@ impl Sender {
     }
 }
 
-pub fn http_client(trusted: Option<&Certificate>) -> reqwest::Client {
+pub fn http_client() -> reqwest::Client {
     let client = reqwest::Client::builder().no_proxy();
-    // Without, reqwest panics where no provider of cryptography is the process's.
-    #[cfg(feature = "otlp-tls")]
-    let client = client.tls_backend_preconfigured(
-        trusted.map_or_else(super::tls::distrustful, Certificate::client),
-    );
-    #[cfg(not(feature = "otlp-tls"))]
-    assert!(trusted.is_none(), "without otlp-tls");
     client.build().expect("a client")
 }
 

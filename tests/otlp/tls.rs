@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 pub struct Certificate {
     /// As a file for `OTEL_EXPORTER_OTLP_CERTIFICATE` has it.
@@ -27,6 +27,7 @@ impl Certificate {
 
     pub fn server(&self) -> ServerConfig {
         let key = PrivateKeyDer::try_from(self.key.clone()).expect("a key");
+        // Of its own: a process-wide provider would hide that someone needs one.
         ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the versions of ring")
@@ -34,24 +35,4 @@ impl Certificate {
             .with_single_cert(vec![self.der.clone()], key)
             .expect("they belong together")
     }
-
-    pub fn client(&self) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone()).expect("a certificate");
-        client(roots)
-    }
-}
-
-/// Of who trusts nobody.
-pub fn distrustful() -> ClientConfig {
-    client(RootCertStore::empty())
-}
-
-fn client(roots: RootCertStore) -> ClientConfig {
-    // Of its own: a process-wide provider would hide that someone needs one.
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the versions of ring")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }

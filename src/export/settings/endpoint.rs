@@ -3,7 +3,7 @@
 use super::Protocol;
 use crate::Error;
 use crate::export::env::{Env, Vars, refused};
-use reqwest::Url;
+use url::Url;
 
 pub(super) fn resolve(
     given: Option<&str>,

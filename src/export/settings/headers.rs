@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::export::env::{Env, Vars};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 const AGENT: &str = concat!("straggler/", env!("CARGO_PKG_VERSION"));
 

@@ -3,12 +3,12 @@
 use super::{Compression, Otlp, Protocol, Tls, endpoint, headers, resource};
 use crate::Error;
 use crate::export::env::{self, Env, METRICS, TRACES, Vars, millis, refused};
+use http::header::HeaderMap;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use reqwest::Url;
-use reqwest::header::HeaderMap;
 use std::time::Duration;
+use url::Url;
 
 /// A queue or a table that is larger was never meant.
 const MOST: usize = 1 << 20;

@@ -2,8 +2,8 @@ mod refused;
 
 use super::*;
 use crate::export::env;
+use http::header::HeaderMap;
 use opentelemetry::{Key, KeyValue};
-use reqwest::header::HeaderMap;
 use std::collections::HashMap;
 use std::ffi::OsString;
 

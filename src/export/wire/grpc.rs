@@ -5,11 +5,11 @@ use super::retry::{self, Failure, after_grpc};
 use super::text::{chain, quote};
 use crate::Error;
 use crate::export::settings::Compression;
+use http::header::HeaderMap;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
-use reqwest::header::HeaderMap;
 use std::error::Error as _;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;

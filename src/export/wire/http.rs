@@ -6,15 +6,19 @@ use super::{Signal, retry};
 use crate::Error;
 use crate::export::settings::Compression;
 use flate2::write::GzEncoder;
-use opentelemetry_http::Bytes;
-use prost::Message;
-use reqwest::header::{
+use http::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_http::Bytes;
+use prost::Message;
+use std::error::Error as StdError;
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// As `opentelemetry-otlp` has it. An answer to an export is a few bytes.
 const MAX_ANSWER: usize = 4 << 20;
@@ -23,33 +27,39 @@ const MAX_REASON: usize = 4 << 10;
 /// <https://github.com/open-telemetry/opentelemetry-proto/blob/main/docs/specification.md#otlphttp-request>
 const MAX_REQUEST: usize = 64 << 20;
 
+/// A connection that nobody used for so long is likely to be closed at the other end.
+const IDLE: Duration = Duration::from_secs(60);
+
+#[cfg(not(feature = "otlp-tls"))]
+type Connector = HttpConnector;
+#[cfg(feature = "otlp-tls")]
+type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+
+/// Connections, made when they are first needed. No redirect is followed: the headers are
+/// for this endpoint.
+pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
+
 pub(super) fn client(signal: &Signal) -> Result<Client, Error> {
-    // A redirect is nothing an exporter may follow: the headers are for this endpoint.
-    let builder = Client::builder().redirect(redirect::Policy::none());
-    // Who waits for the connection gives up by itself; this is for the connection.
-    let builder = builder.connect_timeout(signal.timeout);
-    // Also for `http`: where reqwest is to make its own TLS it panics without a provider of
-    // cryptography that is set for the whole process, which is not ours to set.
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(signal.timeout));
+    connector.enforce_http(false);
     #[cfg(feature = "otlp-tls")]
-    let builder = builder.tls_backend_preconfigured(super::tls::client_config(signal)?);
-    // Without `otlp-tls` the same panic comes if another crate turns that feature of reqwest
-    // on.
-    let built = panic::catch_unwind(AssertUnwindSafe(|| builder.build()));
-    match built {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(Error::exporter(chain(&error))),
-        Err(_) => Err(Error::exporter(
-            "reqwest has no TLS of its own in this program; turn on straggler's cargo feature \
-             `otlp-tls`",
-        )),
-    }
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(super::tls::client_config(signal)?)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector))
 }
 
 /// One endpoint over HTTP.
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
-    endpoint: Url,
+    endpoint: Uri,
     headers: HeaderMap,
 }
 
@@ -99,12 +109,13 @@ impl From<Refusal> for Failure {
 }
 
 impl Http {
-    pub(super) fn new(client: Client, signal: &Signal) -> Self {
-        Self {
+    pub(super) fn new(client: Client, signal: &Signal) -> Result<Self, Error> {
+        let endpoint = Uri::try_from(signal.endpoint.as_str());
+        Ok(Self {
             client,
-            endpoint: signal.endpoint.clone(),
+            endpoint: endpoint.map_err(|error| Error::exporter(chain(&error)))?,
             headers: signal.headers.clone(),
-        }
+        })
     }
 
     /// One attempt. `encoding` is that of the body, if it has one.
@@ -121,9 +132,12 @@ impl Http {
         if let Some(encoding) = encoding {
             headers.insert(CONTENT_ENCODING, encoding);
         }
-        let request = self.client.post(self.endpoint.clone());
-        let sent = request.headers(headers).body(body).send().await;
-        let response = sent.map_err(|error| self.network(error))?;
+        let mut request = Request::post(self.endpoint.clone())
+            .body(Full::new(body))
+            .map_err(|error| self.network(&error))?;
+        *request.headers_mut() = headers;
+        let sent = self.client.request(request).await;
+        let response = sent.map_err(|error| self.network(&error))?;
         if response.status().is_success() {
             self.answer(response).await
         } else {
@@ -131,23 +145,30 @@ impl Http {
         }
     }
 
-    async fn answer(&self, mut response: Response) -> Result<Answer, Refusal> {
+    async fn answer<B>(&self, mut response: Response<B>) -> Result<Answer, Refusal>
+    where
+        B: BodyExt<Data = Bytes> + Unpin,
+        B::Error: StdError + 'static,
+    {
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.network(error))?
-        {
+        while let Some(frame) = response.frame().await {
+            let frame = frame.map_err(|error| self.network(&error))?;
+            let Some(chunk) = frame.data_ref() else {
+                continue;
+            };
             if body.len() + chunk.len() > MAX_ANSWER {
                 let text = format!("{}, with an answer of over 4 MiB", response.status());
                 return Err(Refusal::TooLarge(text));
             }
-            body.extend_from_slice(&chunk);
+            body.extend_from_slice(chunk);
         }
         Ok(Answer { body: body.into() })
     }
 
-    async fn refusal(&self, mut response: Response) -> Refusal {
+    async fn refusal<B>(&self, mut response: Response<B>) -> Refusal
+    where
+        B: BodyExt<Data = Bytes> + Unpin,
+    {
         let status = response.status();
         let mut text = status.to_string();
         if status.is_redirection() {
@@ -155,8 +176,8 @@ impl Http {
         }
         let mut said = Vec::new();
         // What breaks off here is only the explanation.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            said.extend_from_slice(&chunk);
+        while let Some(Ok(frame)) = response.frame().await {
+            said.extend_from_slice(frame.data_ref().map_or(&[], |chunk| chunk));
             if said.len() >= MAX_REASON {
                 said.truncate(MAX_REASON);
                 break;
@@ -175,13 +196,12 @@ impl Http {
         }
     }
 
-    fn network(&self, error: reqwest::Error) -> Refusal {
-        // The URL may have a credential in its query.
-        Refusal::Network(quote(&chain(&error.without_url()), &self.headers))
+    fn network(&self, error: &(dyn StdError + 'static)) -> Refusal {
+        Refusal::Network(quote(&chain(error), &self.headers))
     }
 }
 
-fn header(response: &Response, name: HeaderName) -> &str {
+fn header<B>(response: &Response<B>, name: HeaderName) -> &str {
     let value = response.headers().get(name);
     value.and_then(|value| value.to_str().ok()).unwrap_or("")
 }

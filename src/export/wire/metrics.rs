@@ -4,6 +4,7 @@ use super::grpc::MetricsService;
 use super::http::{Body, Http};
 use super::text::target;
 use super::{Line, Sent, Signal};
+use crate::Error;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
@@ -20,14 +21,14 @@ enum Service {
 }
 
 impl Metrics {
-    pub(super) fn new(signal: &Signal, line: Line) -> Self {
-        Self {
+    pub(super) fn new(signal: &Signal, line: Line) -> Result<Self, Error> {
+        Ok(Self {
             signal: signal.clone(),
             service: match line {
                 Line::Grpc(channel) => Service::Grpc(MetricsService::new(channel, signal)),
-                Line::Http(client) => Service::Http(Http::new(client, signal)),
+                Line::Http(client) => Service::Http(Http::new(client, signal)?),
             },
-        }
+        })
     }
 
     pub(super) async fn send(&self, request: ExportMetricsServiceRequest) -> Sent {

@@ -20,6 +20,7 @@ use super::text::{chain, quote, target};
 use super::{Line, Sent, Signal, grpc, retry};
 use crate::Error;
 use crate::export::settings::Compression;
+use http::header::{CONTENT_ENCODING, RETRY_AFTER};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, ResponseBodyTooLarge};
 use opentelemetry_otlp::{
     ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
@@ -28,7 +29,6 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use parking_lot::Mutex;
-use reqwest::header::{CONTENT_ENCODING, RETRY_AFTER};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,7 @@ impl Spans {
             Line::Grpc(channel) => over_grpc(channel, signal),
             Line::Http(client) => over_http(
                 Relay {
-                    http: Http::new(client, signal),
+                    http: Http::new(client, signal)?,
                     refused: Arc::clone(&refused),
                 },
                 signal,

@@ -2,7 +2,7 @@
 
 use super::Signal;
 use crate::export::settings::{Protocol, shown};
-use reqwest::header::{HeaderMap, USER_AGENT};
+use http::header::{HeaderMap, USER_AGENT};
 use std::error::Error;
 
 /// Of a text that somebody else wrote, in characters.

@@ -20,7 +20,7 @@ pub(crate) fn check(tls: &Tls) -> Result<(), Error> {
     config(roots, tls.identity.as_ref()).map(drop)
 }
 
-/// For reqwest. An endpoint without TLS has one that trusts nobody.
+/// For hyper. An endpoint without TLS has one that trusts nobody.
 pub(super) fn client_config(signal: &Signal) -> Result<ClientConfig, Error> {
     let Some(tls) = &signal.tls else {
         return config(RootCertStore::empty(), None);
@@ -29,9 +29,7 @@ pub(super) fn client_config(signal: &Signal) -> Result<ClientConfig, Error> {
         Some(ca) => given_roots(ca)?,
         None => native_roots()?,
     };
-    let mut config = config(roots, tls.identity.as_ref())?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    config(roots, tls.identity.as_ref())
 }
 
 /// For tonic, which reads the PEM itself, and was compiled with ring.
