@@ -9,6 +9,9 @@
 //! cargo run --release --example incident -- --tasks 5000
 //! cargo run --release --example incident -- --fixed   # only the fix
 //! ```
+//!
+//! With `--features otlp` and `OTEL_EXPORTER_OTLP_ENDPOINT` the leak stands in the trace of the
+//! request that started it, while it is alive.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is what the example is for.
 
 use std::collections::VecDeque;
@@ -51,9 +54,9 @@ fn main() -> ExitCode {
 async fn leak(tasks: &Tasks, messages: usize) -> (usize, String) {
     println!("== the leak: a handler that spawns a task a message, and returns\n");
     let kept = Kept::default();
-    let request = tokio::spawn(
-        handle_request(messages, Arc::clone(&kept)).instrument(info_span!("handle_request")),
-    );
+    let request = handle_request(messages, Arc::clone(&kept));
+    let request = in_a_trace(request).instrument(info_span!("handle_request"));
+    let request = tokio::spawn(request);
     request.await.expect("the handler returns");
     let snapshot = watch(tasks, |snapshot| snapshot.orphans().count() >= messages).await;
     println!("\n{snapshot}");
@@ -61,11 +64,33 @@ async fn leak(tasks: &Tasks, messages: usize) -> (usize, String) {
     let site = (snapshot.sites()).max_by_key(|site| site.orphans());
     let site = site.expect("the leaking site");
     println!("how old they are:\n{}\n", snapshot.ages(site));
+    #[cfg(feature = "otlp")]
+    if let Err(late) = tasks.flush(Duration::from_secs(10)) {
+        eprintln!("incident: {late}");
+    }
     let place = site.location().to_string();
     // The fix for a leak like this: let go of the other end.
     kept.lock().expect("not poisoned").clear();
     watch(tasks, |snapshot| snapshot.orphans().count() == 0).await;
     (leaked, place)
+}
+
+/// As if the request came with a `traceparent`: a trace that its caller began.
+#[cfg(feature = "otlp")]
+fn in_a_trace<F: Future>(request: F) -> impl Future<Output = F::Output> {
+    use opentelemetry::trace::{FutureExt, SpanContext, SpanId, TraceContextExt};
+    use opentelemetry::trace::{TraceFlags, TraceId, TraceState};
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    let now = now.unwrap_or_default().as_nanos();
+    let (trace, span) = (TraceId::from(now), SpanId::from(now as u64));
+    let caller = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
+    println!("the request is part of trace {trace}\n");
+    request.with_context(opentelemetry::Context::new().with_remote_span_context(caller))
+}
+
+#[cfg(not(feature = "otlp"))]
+fn in_a_trace<F>(request: F) -> F {
+    request
 }
 
 async fn handle_request(messages: usize, kept: Kept) {
