@@ -75,15 +75,25 @@ fn is_partial_success(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && metadata.name().ends_with("PartialSuccess")
 }
 
+fn is_task_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.name() == "runtime.spawn"
+}
+
 impl Subscriber for Hush {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_partial_success(metadata) {
             return Interest::sometimes();
         }
-        match self.outlet.dispatch() {
+        let of_host = match self.outlet.dispatch() {
             Some(host) => host.register_callsite(metadata),
             None => Interest::never(),
+        };
+        if is_task_span(metadata) && of_host.is_always() {
+            // So that tokio asks, and our tasks have none: whoever wakes a task with a span
+            // says so, which the network does while this thread has the program's dispatcher.
+            return Interest::sometimes();
         }
+        of_host
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -18,5 +18,6 @@ mod sample;
 mod sender;
 mod service;
 mod tls;
+mod unseen;
 mod view;
 mod wire;
