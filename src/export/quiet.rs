@@ -54,9 +54,13 @@ impl Quiet {
 
     /// A runtime to be driven by this thread, which is quiet whenever it is awake.
     pub(crate) fn runtime(&self) -> io::Result<Runtime> {
-        let quiet = self.clone();
+        let (quiet, at_last) = (self.clone(), self.clone());
         Builder::new_current_thread()
             .enable_all()
+            // That of a look-up of names, the only one there may be.
+            .thread_name("straggler-dns")
+            // tokio tells of its end; before that it only waits, and that may be long.
+            .on_thread_stop(move || at_last.enter())
             .on_thread_unpark(move || quiet.enter())
             .on_thread_park(Self::leave)
             .build()
