@@ -104,7 +104,8 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
         say(
             "export-failing",
             format!(
-                "{failure}; the receiver must be there and accept them. Nothing else waits for                  it, and what it never gets is counted as lost"
+                "{failure}; see that the receiver is there and accepts them. Nothing else waits for \
+                 it, and what never arrives is counted as lost"
             ),
         );
     }
