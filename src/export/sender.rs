@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::task::Poll;
 use std::thread;
@@ -40,7 +40,7 @@ pub(crate) struct Sender {
     worker: Arc<Worker>,
     outbox: Arc<Outbox>,
     desk: Arc<Desk>,
-    stopping: Arc<Notify>,
+    stopping: Arc<Stopping>,
 }
 
 /// What there is to send.
@@ -113,7 +113,7 @@ impl Sender {
         jobs: Jobs,
     ) -> Result<Self, Error> {
         let worker = Worker::new(2);
-        let stopping = Arc::new(Notify::new());
+        let stopping = Arc::<Stopping>::default();
         let sender = Self {
             worker: Arc::clone(&worker),
             outbox: Arc::clone(&jobs.outbox),
@@ -150,15 +150,21 @@ impl Sender {
         self.worker.wait_round(round, deadline)
     }
 
-    /// Sends what there is, and ends. False where it still runs at the deadline.
+    /// Sends what there is, and ends. False where it was not done at the deadline; true where
+    /// it had ended before.
     pub(crate) fn stop(&self, deadline: Option<Instant>) -> bool {
+        if self.worker.wait_stopped(Some(Instant::now())) {
+            return true;
+        }
         self.ask_stop(deadline);
-        self.worker.wait_stopped(deadline)
+        // A thread that gives up at the deadline may be gone a moment after.
+        let stopped = self.worker.wait_stopped(deadline);
+        stopped && !self.stopping.cut_short.load(Ordering::Relaxed)
     }
 
     fn ask_stop(&self, deadline: Option<Instant>) {
         self.worker.ask_stop(deadline);
-        self.stopping.notify_waiters();
+        self.stopping.asked.notify_waiters();
         self.wake();
     }
 
@@ -179,8 +185,15 @@ impl Drop for Sender {
 #[derive(Clone, Debug)]
 struct Orders {
     worker: Arc<Worker>,
-    /// Tells those who are sending of a stop.
-    stopping: Arc<Notify>,
+    stopping: Arc<Stopping>,
+}
+
+#[derive(Debug, Default)]
+struct Stopping {
+    /// Tells those who are sending.
+    asked: Notify,
+    /// Something was given up at the deadline.
+    cut_short: AtomicBool,
 }
 
 impl Orders {
@@ -203,7 +216,7 @@ impl Orders {
     }
 
     async fn too_late(&self, part: usize) {
-        let stopping = self.stopping.notified();
+        let stopping = self.stopping.asked.notified();
         if !matches!(self.worker.order(part), Order::Stop(_)) {
             stopping.await;
         }

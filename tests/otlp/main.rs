@@ -7,6 +7,7 @@
 mod common;
 
 mod answer;
+mod ending;
 mod misbehaving;
 mod orphans_told;
 mod received;
