@@ -14,7 +14,7 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// A stable name: `no-tokio-unstable`, `no-tokio-tracing`, `static-max-level`,
-    /// `not-installed`, `no-hooked-runtime` or `unhooked-runtime`.
+    /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime` or `export-failing`.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -26,8 +26,17 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// `unpolled` live tasks are on a runtime that is not known yet.
+/// What is wrong, and with that the runtime from which straggler is asked; `unpolled` live tasks
+/// are on one that is not known yet.
 pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
+    if table.config.source == Source::Hooks {
+        look_around(table, unpolled);
+    }
+    known(table)
+}
+
+/// What is wrong, wherever it is asked: the export has a runtime that nobody is to know of.
+pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let mut say = |code, text: String| found.push(Diagnosis { code, text });
     let source = table.config.source;
@@ -77,9 +86,6 @@ pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
                 .into(),
         );
     }
-    if source == Source::Hooks {
-        look_around(table, unpolled);
-    }
     let unhooked = table.runtimes.unhooked();
     if source == Source::Hooks && !unhooked.is_empty() {
         let ids: Vec<_> = unhooked.iter().map(ToString::to_string).collect();
@@ -90,6 +96,16 @@ pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
                  `tasks.hook(&mut builder)` before such a runtime is built, or use Source::Spans; \
                  tasks of a LocalSet are never seen by hooks",
                 ids.join(", ")
+            ),
+        );
+    }
+    #[cfg(feature = "otlp")]
+    for failure in table.delivery.failing() {
+        say(
+            "export-failing",
+            format!(
+                "{failure}; see that the receiver is there and accepts them. Nothing else waits for \
+                 it, and what never arrives is counted as lost"
             ),
         );
     }

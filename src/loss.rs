@@ -178,15 +178,16 @@ pub(crate) struct Delivery {
 
 #[cfg(feature = "otlp")]
 impl Delivery {
-    /// What became of the last try.
+    /// What became of the last try to send this.
     pub(crate) fn note(&self, what: &'static str, failure: Option<String>) {
         let mut failing = self.failing.lock();
         failing.retain(|&(other, _)| other != what);
         failing.extend(failure.map(|failure| (what, failure)));
     }
 
-    pub(crate) fn failing(&self) -> Vec<(&'static str, String)> {
-        self.failing.lock().clone()
+    pub(crate) fn failing(&self) -> Vec<String> {
+        let failing = self.failing.lock();
+        failing.iter().map(|(_, failure)| failure.clone()).collect()
     }
 }
 

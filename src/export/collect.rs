@@ -92,10 +92,8 @@ fn collect(table: &Table, counts: &Counts, memory: &mut Memory) -> Collection {
     // counted as ended and alive.
     let mut totals = table.tallies.totals(table.sites().len());
     let mut alive: HashMap<u32, Alive> = HashMap::new();
-    let mut unpolled = 0;
     let live = census(table, |task, finding| {
         alive.entry(task.site).or_default().add(task, finding);
-        unpolled += usize::from(task.runtime == 0);
         // The last poll of a live task is in no cell yet.
         if let Some(total) = totals.get_mut(task.site as usize)
             && let Some(poll) = task.pending()
@@ -131,6 +129,6 @@ fn collect(table: &Table, counts: &Counts, memory: &mut Memory) -> Collection {
         });
     }
     writer.loss();
-    writer.diagnoses(unpolled);
+    writer.diagnoses();
     writer.finish()
 }

@@ -193,7 +193,7 @@ impl Keeper {
             return;
         };
         let may_have_spans = self.has_room(task.site);
-        if may_have_spans && !out.has_room() {
+        if may_have_spans && !out.has_room() && !self.last {
             // Left to the next look: nothing is lost by it.
             return;
         }
@@ -205,6 +205,7 @@ impl Keeper {
             self.put_marker(table, task, finding);
         } else {
             table.loss.orphans_left_out();
+            table.leave_untold(task.key);
         }
     }
 
@@ -230,7 +231,7 @@ impl Keeper {
                 }
             }
             // Its trace was not sampled, and that is what the program asked for.
-            Put::Unsampled => {}
+            Put::Unsampled => table.leave_untold(task.key),
             Put::Refused => table.loss.spans_lost(1),
         }
     }
@@ -290,6 +291,13 @@ impl Witness for Keeper {
     }
 
     fn end(&mut self, table: &Table) {
+        self.names = None;
+        if self.last {
+            // Those that ended while we looked. Nobody is told of any that end from now on.
+            while let Some(departed) = table.departures.take_to_the_last() {
+                self.departed(table, &departed);
+            }
+        }
         if Instant::now() >= self.next_again {
             self.next_again = Instant::now() + self.limits.again_after;
         }

@@ -20,10 +20,17 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     max: usize,
-    queue: Mutex<VecDeque<Ready>>,
+    queue: Mutex<Queue>,
     /// Tasks whose markers did not arrive; never more than there are markers.
     undelivered: Mutex<Vec<u64>>,
     pub(crate) filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    spans: VecDeque<Ready>,
+    /// Nobody comes for more.
+    closed: bool,
 }
 
 /// A span that is ready to be sent.
@@ -38,21 +45,21 @@ impl Outbox {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::default(),
             undelivered: Mutex::new(Vec::new()),
             filled: Notify::new(),
         })
     }
 
     fn has_room(&self) -> bool {
-        self.queue.lock().len() < self.max
+        self.queue.lock().spans.len() < self.max
     }
 
     fn put(&self, ready: Ready, max: usize) -> bool {
         let mut queue = self.queue.lock();
-        let fits = queue.len() < max;
+        let fits = queue.spans.len() < max && !queue.closed;
         if fits {
-            queue.push_back(ready);
+            queue.spans.push_back(ready);
         }
         drop(queue);
         if fits {
@@ -64,8 +71,16 @@ impl Outbox {
     /// Takes the oldest, `max` at most.
     pub(crate) fn take(&self, max: usize) -> Vec<Ready> {
         let mut queue = self.queue.lock();
-        let count = queue.len().min(max);
-        queue.drain(..count).collect()
+        let count = queue.spans.len().min(max);
+        queue.spans.drain(..count).collect()
+    }
+
+    /// The same. After the last of them no more are taken in.
+    pub(crate) fn take_to_the_last(&self, max: usize) -> Vec<Ready> {
+        let mut queue = self.queue.lock();
+        let count = queue.spans.len().min(max);
+        queue.closed = count == 0;
+        queue.spans.drain(..count).collect()
     }
 
     /// Those markers did not arrive.

@@ -242,9 +242,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// `unpolled` live tasks are on a runtime that is not known yet.
-    pub(crate) fn diagnoses(&mut self, unpolled: usize) {
-        let found = crate::diagnose::diagnose(self.table, unpolled);
+    pub(crate) fn diagnoses(&mut self) {
+        let found = crate::diagnose::known(self.table);
         let codes = || found.iter().map(crate::Diagnosis::code);
         for code in self.memory.codes(codes()).to_vec() {
             let point = Point {

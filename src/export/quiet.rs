@@ -54,9 +54,13 @@ impl Quiet {
 
     /// A runtime to be driven by this thread, which is quiet whenever it is awake.
     pub(crate) fn runtime(&self) -> io::Result<Runtime> {
-        let quiet = self.clone();
+        let (quiet, at_last) = (self.clone(), self.clone());
         Builder::new_current_thread()
             .enable_all()
+            // That of a look-up of names, the only one there may be.
+            .thread_name("straggler-dns")
+            // tokio tells of its end; before that it only waits, and that may be long.
+            .on_thread_stop(move || at_last.enter())
             .on_thread_unpark(move || quiet.enter())
             .on_thread_park(Self::leave)
             .build()
@@ -75,15 +79,25 @@ fn is_partial_success(metadata: &Metadata<'_>) -> bool {
     metadata.is_event() && metadata.name().ends_with("PartialSuccess")
 }
 
+fn is_task_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.name() == "runtime.spawn"
+}
+
 impl Subscriber for Hush {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_partial_success(metadata) {
             return Interest::sometimes();
         }
-        match self.outlet.dispatch() {
+        let of_host = match self.outlet.dispatch() {
             Some(host) => host.register_callsite(metadata),
             None => Interest::never(),
+        };
+        if is_task_span(metadata) && of_host.is_always() {
+            // So that tokio asks, and our tasks have none: whoever wakes a task with a span
+            // says so, which the network does while this thread has the program's dispatcher.
+            return Interest::sometimes();
         }
+        of_host
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -17,13 +17,15 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep_until, timeout_at};
 
 /// The parts of the thread's work, which don't wait for each other.
 const SPANS: usize = 0;
@@ -38,6 +40,7 @@ pub(crate) struct Sender {
     worker: Arc<Worker>,
     outbox: Arc<Outbox>,
     desk: Arc<Desk>,
+    stopping: Arc<Stopping>,
 }
 
 /// What there is to send.
@@ -110,10 +113,12 @@ impl Sender {
         jobs: Jobs,
     ) -> Result<Self, Error> {
         let worker = Worker::new(2);
+        let stopping = Arc::<Stopping>::default();
         let sender = Self {
             worker: Arc::clone(&worker),
             outbox: Arc::clone(&jobs.outbox),
             desk: Arc::clone(&jobs.desk),
+            stopping: Arc::clone(&stopping),
         };
         let (ready, is_ready) = mpsc::channel();
         thread::Builder::new()
@@ -123,7 +128,8 @@ impl Sender {
                 let rejected = Arc::new(AtomicU64::new(0));
                 let quiet = Quiet::new(outlet, Arc::clone(&rejected));
                 quiet.enter();
-                run(&settings, &quiet, rejected, jobs, &worker, &ready);
+                let orders = Orders { worker, stopping };
+                run(&settings, &quiet, rejected, jobs, orders, &ready);
                 Quiet::leave();
                 drop(running);
             })
@@ -144,14 +150,21 @@ impl Sender {
         self.worker.wait_round(round, deadline)
     }
 
-    /// Sends what there is, and ends. False where it still runs at the deadline.
+    /// Sends what there is, and ends. False where it was not done at the deadline; true where
+    /// it had ended before.
     pub(crate) fn stop(&self, deadline: Option<Instant>) -> bool {
+        if self.worker.wait_stopped(Some(Instant::now())) {
+            return true;
+        }
         self.ask_stop(deadline);
-        self.worker.wait_stopped(deadline)
+        // A thread that gives up at the deadline may be gone a moment after.
+        let stopped = self.worker.wait_stopped(deadline);
+        stopped && !self.stopping.cut_short.load(Ordering::Relaxed)
     }
 
     fn ask_stop(&self, deadline: Option<Instant>) {
         self.worker.ask_stop(deadline);
+        self.stopping.asked.notify_waiters();
         self.wake();
     }
 
@@ -168,12 +181,58 @@ impl Drop for Sender {
     }
 }
 
+/// What the thread is asked for.
+#[derive(Clone, Debug)]
+struct Orders {
+    worker: Arc<Worker>,
+    stopping: Arc<Stopping>,
+}
+
+#[derive(Debug, Default)]
+struct Stopping {
+    /// Tells those who are sending.
+    asked: Notify,
+    /// Something was given up at the deadline.
+    cut_short: AtomicBool,
+}
+
+impl Orders {
+    /// Sends, but once a stop is asked for no longer than until its deadline.
+    async fn obey(&self, what: &str, part: usize, sending: impl Future<Output = Sent>) -> Sent {
+        let mut sending = pin!(sending);
+        let mut too_late = pin!(self.too_late(part));
+        poll_fn(|cx| {
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(sent);
+            }
+            (too_late.as_mut().poll(cx)).map(|()| Sent {
+                rejected: 0,
+                failure: Some(format!(
+                    "{what} were not taken in the time for the shutdown"
+                )),
+            })
+        })
+        .await
+    }
+
+    async fn too_late(&self, part: usize) {
+        let stopping = self.stopping.asked.notified();
+        if !matches!(self.worker.order(part), Order::Stop(_)) {
+            stopping.await;
+        }
+        match self.worker.order(part) {
+            Order::Stop(Some(deadline)) => sleep_until(deadline.into()).await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
 fn run(
     settings: &Settings,
     quiet: &Quiet,
     rejected: Arc<AtomicU64>,
     jobs: Jobs,
-    worker: &Arc<Worker>,
+    orders: Orders,
     ready: &mpsc::Sender<Result<(), Error>>,
 ) {
     let runtime = match quiet.runtime().map_err(Error::thread) {
@@ -188,13 +247,9 @@ fn run(
     drop(entered);
     tell(ready, Ok(()));
     let jobs = Arc::new(jobs);
-    let spans = runtime.spawn(spans(
-        Arc::clone(&jobs),
-        Arc::clone(&wire),
-        Arc::clone(worker),
-    ));
+    let spans = runtime.spawn(spans(Arc::clone(&jobs), Arc::clone(&wire), orders.clone()));
     let joined = runtime.block_on(async {
-        metrics(&jobs, &wire, worker).await;
+        metrics(&jobs, &wire, &orders).await;
         spans.await
     });
     // Not waited for: a name look-up may hang for as long as it likes.
@@ -210,34 +265,33 @@ fn tell(ready: &mpsc::Sender<Result<(), Error>>, outcome: Result<(), Error>) {
 }
 
 /// Sends spans as they come.
-async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, worker: Arc<Worker>) {
+async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, orders: Orders) {
     loop {
         // Before the outbox is looked at: what is asked covers what was put before.
-        let order = worker.order(SPANS);
-        let deadline = match order {
-            Order::Stop(deadline) => deadline,
-            Order::Rest | Order::Round(_) => None,
-        };
+        let order = orders.worker.order(SPANS);
         loop {
-            let batch = jobs.outbox.take(jobs.max_batch);
+            let batch = match order {
+                Order::Stop(_) => jobs.outbox.take_to_the_last(jobs.max_batch),
+                Order::Rest | Order::Round(_) => jobs.outbox.take(jobs.max_batch),
+            };
             if batch.is_empty() {
                 break;
             }
-            send_spans(&jobs, &wire, batch, deadline).await;
+            send_spans(&jobs, &wire, batch, &orders).await;
         }
         match order {
             Order::Stop(_) => return,
-            Order::Round(round) => worker.done(SPANS, round),
+            Order::Round(round) => orders.worker.done(SPANS, round),
             Order::Rest => jobs.outbox.filled.notified().await,
         }
     }
 }
 
-async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, deadline: Option<Instant>) {
+async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, orders: &Orders) {
     let marked: Vec<u64> = batch.iter().filter_map(|ready| ready.marks).collect();
     let spans: Vec<_> = batch.into_iter().map(|ready| ready.span).collect();
     let count = spans.len() as u64;
-    let sent = until(deadline, wire.send_spans(spans)).await;
+    let sent = orders.obey("spans", SPANS, wire.send_spans(spans)).await;
     if sent.failure.is_some() {
         jobs.outbox.not_delivered(marked);
     }
@@ -248,16 +302,12 @@ async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, deadline: Optio
 }
 
 /// Sends our own metrics at each interval, and those handed in at once.
-async fn metrics(jobs: &Jobs, wire: &Wire, worker: &Worker) {
+async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
     let mut next = tokio::time::Instant::now() + jobs.interval;
     loop {
-        let order = worker.order(METRICS);
-        let deadline = match order {
-            Order::Stop(deadline) => deadline,
-            Order::Rest | Order::Round(_) => None,
-        };
+        let order = orders.worker.order(METRICS);
         while let Some(request) = jobs.desk.next() {
-            let sent = send_metrics(jobs, wire, request.metrics, deadline).await;
+            let sent = send_metrics(jobs, wire, request.metrics, orders).await;
             // Who handed it in may have gone; it was sent all the same.
             drop(request.reply.send(sent));
         }
@@ -268,7 +318,7 @@ async fn metrics(jobs: &Jobs, wire: &Wire, worker: &Worker) {
                 && let Some(collection) = jobs.collector.collect()
             {
                 let request = encode::request(&collection, which, jobs.resource.clone());
-                send_metrics(jobs, wire, request, deadline).await;
+                send_metrics(jobs, wire, request, orders).await;
             }
         }
         if is_time {
@@ -276,7 +326,7 @@ async fn metrics(jobs: &Jobs, wire: &Wire, worker: &Worker) {
         }
         match order {
             Order::Stop(_) => return,
-            Order::Round(round) => worker.done(METRICS, round),
+            Order::Round(round) => orders.worker.done(METRICS, round),
             Order::Rest => {
                 let asked = timeout_at(next, jobs.desk.changed.notified());
                 match asked.await {
@@ -291,13 +341,13 @@ async fn send_metrics(
     jobs: &Jobs,
     wire: &Wire,
     request: ExportMetricsServiceRequest,
-    deadline: Option<Instant>,
+    orders: &Orders,
 ) -> Sent {
     let count = encode::points(&request);
     if count == 0 {
         return Sent::default();
     }
-    let sent = until(deadline, wire.send_metrics(request)).await;
+    let sent = (orders.obey("metrics", METRICS, wire.send_metrics(request))).await;
     if let Some(table) = jobs.table.upgrade() {
         table.loss.points_lost(lost(&sent, count));
         table.delivery.note("metrics", sent.failure.clone());
@@ -310,20 +360,5 @@ fn lost(sent: &Sent, of: u64) -> u64 {
     match sent.failure {
         Some(_) => of,
         None => sent.rejected.min(of),
-    }
-}
-
-/// Sends, but no longer than until the deadline.
-async fn until(deadline: Option<Instant>, sending: impl Future<Output = Sent>) -> Sent {
-    let Some(deadline) = deadline else {
-        return sending.await;
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    match timeout(left, sending).await {
-        Ok(sent) => sent,
-        Err(_) => Sent {
-            rejected: 0,
-            failure: Some("the time for the shutdown was over".to_owned()),
-        },
     }
 }

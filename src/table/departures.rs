@@ -8,6 +8,7 @@ use super::tallies::Outcome;
 use crate::clock::Nanos;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A task that ended.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Departed {
 #[derive(Debug)]
 pub(crate) struct Departures {
     max: usize,
+    wanted: AtomicBool,
     queue: Mutex<VecDeque<Departed>>,
 }
 
@@ -33,18 +35,22 @@ impl Departures {
     pub(super) fn new(max: usize) -> Self {
         Self {
             max,
+            wanted: AtomicBool::new(max > 0),
             queue: Mutex::new(VecDeque::new()),
         }
     }
 
     pub(super) fn are_wanted(&self) -> bool {
-        self.max > 0
+        self.wanted.load(Ordering::Relaxed)
     }
 
-    /// False where there was no room.
+    /// False where there was no room. Forgotten where nobody asks any more.
     #[cold]
     pub(super) fn add(&self, departed: Departed) -> bool {
         let mut queue = self.queue.lock();
+        if !self.are_wanted() {
+            return true;
+        }
         let fits = queue.len() < self.max;
         if fits {
             queue.push_back(departed);
@@ -55,5 +61,15 @@ impl Departures {
     /// Takes the oldest.
     pub(crate) fn take(&self) -> Option<Departed> {
         self.queue.lock().pop_front()
+    }
+
+    /// Takes the oldest. After the last of them no more come.
+    pub(crate) fn take_to_the_last(&self) -> Option<Departed> {
+        let mut queue = self.queue.lock();
+        let oldest = queue.pop_front();
+        if oldest.is_none() {
+            self.wanted.store(false, Ordering::Relaxed);
+        }
+        oldest
     }
 }

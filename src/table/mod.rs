@@ -399,9 +399,16 @@ impl Table {
     /// while the slot is still its own.
     #[cfg(feature = "otlp")]
     fn may_be_orphan(&self, slot: &Slot, record: &Record, at: Nanos) -> bool {
+        let traits = slot.traits();
+        if !self.departures.are_wanted() || traits & traits::UNTOLD != 0 {
+            return false;
+        }
+        if traits & traits::MARKED != 0 {
+            return true;
+        }
+        let never = traits & traits::DAEMON != 0 || traits::kind(traits) == Kind::BlockOn;
         let grace = crate::clock::nanos(self.config.orphan_grace);
-        self.departures.are_wanted()
-            && (slot.traits() & traits::MARKED != 0 || record.may_have_outlived(at, grace))
+        !never && record.may_have_outlived(at, grace)
     }
 
     #[cfg(feature = "otlp")]
@@ -460,6 +467,13 @@ impl Table {
             news
         });
         news == Some(true)
+    }
+
+    /// Nothing will be told of a counted orphan but its number.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn leave_untold(&self, key: Key) {
+        let slot = self.slot(key);
+        slot.with_record(key.generation, |_| slot.add_traits(traits::UNTOLD));
     }
 
     /// The fate of a user span, made when the first task is spawned under it.

@@ -51,7 +51,10 @@ impl Record {
     /// it surely has not, but for a span that was left and never closed.
     #[cfg(feature = "otlp")]
     pub(super) fn may_have_outlived(&self, at: Nanos, grace: u64) -> bool {
-        let past = |end: Option<Nanos>| end.is_some_and(|end| at.saturating_sub(end) >= grace);
+        let past = |end: Option<Nanos>| {
+            // What ended before did not start it.
+            end.is_some_and(|end| end >= self.spawned_at && at.saturating_sub(end) >= grace)
+        };
         if let ParentTask::Known(fate) = &self.parent
             && past(fate.ended_at().or(fate.ending_since()))
         {
@@ -60,7 +63,8 @@ impl Record {
         let span = (self.spans.as_ref()).and_then(|spans| spans.outermost.as_ref());
         span.is_some_and(|span| {
             let home = span.home.as_ref();
-            past(span.closed_at()) || past(home.and_then(|home| home.ended_at()))
+            past(span.closed_at())
+                || past(home.and_then(|home| home.ended_at().or(home.ending_since())))
         })
     }
 
@@ -95,6 +99,10 @@ pub(crate) mod traits {
     /// It was found to be an orphan, and counted as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;
+
+    /// An orphan of which no span tells, nor will when it ends.
+    #[cfg(feature = "otlp")]
+    pub(crate) const UNTOLD: u32 = 1 << 11;
 
     pub(crate) fn of(kind: Kind) -> u32 {
         Kind::ALL

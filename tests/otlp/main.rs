@@ -7,6 +7,8 @@
 mod common;
 
 mod answer;
+mod ending;
+mod misbehaving;
 mod orphans_told;
 mod received;
 mod receiver;
@@ -18,5 +20,6 @@ mod sample;
 mod sender;
 mod service;
 mod tls;
+mod unseen;
 mod view;
 mod wire;
