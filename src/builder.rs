@@ -1,6 +1,6 @@
 //! Wiring.
 
-use crate::capture::{Capture, CaptureFilter, ParentRules, around_current};
+use crate::capture::{Capture, CaptureFilter, ParentRules, Sight, around_current};
 use crate::clock::ManualClock;
 use crate::config::{Config, Source};
 use crate::daemons::Daemons;
@@ -26,7 +26,7 @@ pub struct Builder {
     parent_spans: Targets,
     daemons: Vec<String>,
     #[cfg(feature = "opentelemetry")]
-    trace_context: fn() -> Option<opentelemetry::trace::SpanContext>,
+    trace_context: Option<fn() -> Option<opentelemetry::trace::SpanContext>>,
     clock: Option<ManualClock>,
 }
 
@@ -44,7 +44,7 @@ impl Builder {
             parent_spans: Targets::new().with_default(LevelFilter::INFO),
             daemons: Vec::new(),
             #[cfg(feature = "opentelemetry")]
-            trace_context: crate::capture::current_trace,
+            trace_context: None,
             clock: None,
         }
     }
@@ -111,7 +111,7 @@ impl Builder {
         mut self,
         current: fn() -> Option<opentelemetry::trace::SpanContext>,
     ) -> Self {
-        self.trace_context = current;
+        self.trace_context = Some(current);
         self
     }
 
@@ -151,15 +151,24 @@ impl Builder {
             targets: self.parent_spans,
             #[cfg(feature = "opentelemetry")]
             trace_context: self.trace_context,
+            #[cfg(feature = "opentelemetry")]
+            foreign: crate::capture::Foreign::default(),
             around_current: around_current::<S>,
         });
+        Sight::prepare();
+        let sight = Arc::new(Sight::default());
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             reader: Reader::default(),
+            rules: Arc::clone(&rules),
+            sight: Arc::clone(&sight),
         });
         let outlet = Arc::new(Outlet::default());
         let monitor = if warn {
-            Some(Arc::new(Monitor::start(&table, Arc::clone(&outlet))?))
+            let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));
+            let blindness = move || crate::diagnose::blindness(source, &rules, &sight);
+            let outlet = Arc::clone(&outlet);
+            Some(Arc::new(Monitor::start(&table, outlet, blindness)?))
         } else {
             None
         };
@@ -167,7 +176,9 @@ impl Builder {
             table,
             rules: Arc::clone(&rules),
             outlet,
+            sight,
             monitor: monitor.clone(),
+            seat: Arc::default(),
         };
         let filter = CaptureFilter {
             source,

@@ -1,6 +1,6 @@
 //! A thread of our own that looks now and then, and warns of orphans.
 
-use crate::Error;
+use crate::{Diagnosis, Error};
 use crate::query::{Watched, watch};
 use crate::table::Table;
 use crate::text::{Count, Span};
@@ -72,7 +72,12 @@ impl Drop for Stopped {
 
 impl Monitor {
     /// Starts the thread. It ends when asked, and when nobody holds the table any more.
-    pub(crate) fn start(table: &Arc<Table>, outlet: Arc<Outlet>) -> Result<Self, Error> {
+    /// It warns of what `blindness` gives, once.
+    pub(crate) fn start(
+        table: &Arc<Table>,
+        outlet: Arc<Outlet>,
+        blindness: impl Fn() -> Option<Diagnosis> + Send + 'static,
+    ) -> Result<Self, Error> {
         let stop = Arc::new(Stop::default());
         let weak = Arc::downgrade(table);
         let stop_there = Arc::clone(&stop);
@@ -83,7 +88,7 @@ impl Monitor {
                 let stopped = Stopped(stop_there);
                 // Without a dispatcher of its own: one that is set on any thread, if only to
                 // say nothing, costs every span and event of the process its short cut.
-                run(&weak, &outlet, &stopped.0);
+                run(&weak, &outlet, &stopped.0, &blindness);
             })
             .map_err(Error::thread)?;
         Ok(Self {
@@ -139,7 +144,13 @@ impl Drop for Monitor {
     }
 }
 
-fn run(table: &Weak<Table>, outlet: &Outlet, stop: &Stop) {
+fn run(
+    table: &Weak<Table>,
+    outlet: &Outlet,
+    stop: &Stop,
+    blindness: &dyn Fn() -> Option<Diagnosis>,
+) {
+    let mut told = false;
     let mut warned = HashSet::new();
     let mut rest = PERIOD;
     loop {
@@ -156,6 +167,12 @@ fn run(table: &Weak<Table>, outlet: &Outlet, stop: &Stop) {
         };
         let began = Instant::now();
         warn(&table, outlet, &mut warned);
+        if !told && let Some(blindness) = blindness() {
+            told = true;
+            if !outlet.with(|| tracing::warn!(target: "straggler", "{blindness}")) {
+                table.loss.warning_failed();
+            }
+        }
         rest = PERIOD.max(began.elapsed().saturating_mul(SHARE));
     }
 }

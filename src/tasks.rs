@@ -1,7 +1,7 @@
 //! The handle by which tasks are asked about.
 
 use crate::Diagnosis;
-use crate::capture::ParentRules;
+use crate::capture::{ParentRules, Sight};
 use crate::monitor::Monitor;
 use crate::query::{Reader, Snapshot};
 use crate::table::Table;
@@ -24,11 +24,17 @@ pub struct Tasks {
 pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) reader: Reader,
+    pub(crate) rules: Arc<ParentRules>,
+    pub(crate) sight: Arc<Sight>,
 }
 
 impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.reader.snapshot(&self.table)
+        let mut snapshot = self.reader.snapshot(&self.table);
+        // What is asked of the subscriber is asked when no lock of ours is held.
+        let found = crate::diagnose::from_outside(&self.table, &self.rules, &self.sight, &snapshot);
+        snapshot.add_diagnoses(found);
+        snapshot
     }
 }
 
