@@ -28,6 +28,8 @@ pub struct Builder {
     #[cfg(feature = "opentelemetry")]
     trace_context: Option<fn() -> Option<opentelemetry::trace::SpanContext>>,
     clock: Option<ManualClock>,
+    #[cfg(feature = "console")]
+    console: bool,
 }
 
 impl Default for Builder {
@@ -46,6 +48,8 @@ impl Builder {
             #[cfg(feature = "opentelemetry")]
             trace_context: None,
             clock: None,
+            #[cfg(feature = "console")]
+            console: false,
         }
     }
 
@@ -128,6 +132,27 @@ impl Builder {
         self
     }
 
+    /// Whether [`init`](Self::init) installs tokio-console's layer too, and its server. Off by
+    /// default.
+    ///
+    /// The server listens on 127.0.0.1:6669 or at `TOKIO_CONSOLE_BIND`; the other
+    /// `TOKIO_CONSOLE_…` variables count too. It runs on a thread of its own as long as the
+    /// process does, and [`Diagnosis`](crate::Diagnosis) `console-stopped` says if it doesn't.
+    ///
+    /// It is for looking, not for always: console-subscriber keeps histograms of every
+    /// task, some tens of kilobytes each, and for an hour after its end
+    /// (`TOKIO_CONSOLE_RETENTION`); it sends each poll and wake through a channel; and the
+    /// subscriber that its thread sets, so as not to see itself, costs every span and event of the
+    /// process the short cut that tracing has while there is a global one only.
+    ///
+    /// [`build`](Self::build) gives one layer and can't hold another, so with it this is an
+    /// error: write `.with(console_subscriber::spawn())` beside `.with(layer)`.
+    #[cfg(feature = "console")]
+    pub fn console(mut self, on: bool) -> Self {
+        self.console = on;
+        self
+    }
+
     /// Builds the layer, to be added to a subscriber with `.with(layer)`, and the handle.
     ///
     /// The layer carries a filter of its own: it sees tokio's TRACE spans though nobody
@@ -143,6 +168,15 @@ impl Builder {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
+        #[cfg(feature = "console")]
+        if self.console {
+            return Err(Error::limit(
+                "console",
+                true,
+                "build() gives one layer and can't hold tokio-console's; write \
+                 `.with(console_subscriber::spawn())` beside `.with(layer)`, or use init()",
+            ));
+        }
         self.config.check()?;
         let daemons = Daemons::new(&self.daemons)?;
         let (source, warn) = (self.config.source, self.config.warn_on_orphans);
@@ -197,11 +231,36 @@ impl Builder {
     /// # Errors
     ///
     /// Those of [`build`](Self::build), and a process that already has a global subscriber.
+    /// With `console(true)`, what keeps tokio-console's server from starting: a variable it can't
+    /// read, an address it can't have.
+    ///
+    /// A build in which tokio's spans can't be seen is none, as
+    /// [`straggler::spawn`](crate::spawn) works in every build, and a program should not
+    /// fail to start for the sake of what watches it. Ask [`Tasks::diagnose`] at the start.
     pub fn init(self) -> Result<Guard, Error> {
+        #[cfg(feature = "console")]
+        if self.console {
+            return self.init_with_console();
+        }
         let (layer, tasks) = self.build::<Registry>()?;
         let subscriber = Registry::default().with(layer);
         match tracing_core::dispatcher::set_global_default(subscriber.into()) {
             Ok(()) => Ok(Guard { tasks }),
+            Err(_) => Err(Error::subscriber_set()),
+        }
+    }
+
+    #[cfg(feature = "console")]
+    fn init_with_console(mut self) -> Result<Guard, Error> {
+        self.console = false;
+        let (layer, tasks) = self.build::<Registry>()?;
+        let (console, ready) = crate::console::prepare(&tasks.shared.sight)?;
+        let subscriber = Registry::default().with(layer).with(console);
+        match tracing_core::dispatcher::set_global_default(subscriber.into()) {
+            Ok(()) => {
+                ready.serve();
+                Ok(Guard { tasks })
+            }
             Err(_) => Err(Error::subscriber_set()),
         }
     }

@@ -20,7 +20,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// A stable name: `no-tokio-unstable`, `no-tokio-tracing`, `static-max-level`,
     /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime`, `global-filter`,
-    /// `runtime-before-layer`, `thread-subscriber` or `other-opentelemetry`.
+    /// `runtime-before-layer`, `thread-subscriber`, `other-opentelemetry` or `console-stopped`.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -138,6 +138,14 @@ pub(crate) fn from_outside(
     }
     #[cfg(feature = "opentelemetry")]
     found.extend(other_opentelemetry(table, rules));
+    #[cfg(feature = "console")]
+    found.extend(sight.console_end().map(|why| Diagnosis {
+        code: "console-stopped",
+        text: format!(
+            "tokio-console's server has ended ({why}), and a console can't connect any more; \
+             restart the program to have it back"
+        ),
+    }));
     found
 }
 

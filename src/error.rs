@@ -25,6 +25,8 @@ enum Kind {
     SubscriberSet,
     HooksUnavailable,
     Thread(io::Error),
+    #[cfg(feature = "console")]
+    Console(std::net::SocketAddr, io::Error),
     ShutdownTimeout(std::time::Duration),
 }
 
@@ -72,6 +74,13 @@ impl Error {
         }
     }
 
+    #[cfg(feature = "console")]
+    pub(crate) fn console(address: std::net::SocketAddr, source: io::Error) -> Self {
+        Self {
+            kind: Kind::Console(address, source),
+        }
+    }
+
     pub(crate) fn shutdown_timeout(max: std::time::Duration) -> Self {
         Self {
             kind: Kind::ShutdownTimeout(max),
@@ -85,6 +94,12 @@ impl Error {
             self.kind,
             Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable
         )
+    }
+
+    /// Whether tokio-console's server could not be started: its address is taken, as a rule.
+    #[cfg(feature = "console")]
+    pub fn is_console_unavailable(&self) -> bool {
+        matches!(self.kind, Kind::Console(..))
     }
 
     /// Whether the process already has a global `tracing` subscriber, straggler's
@@ -133,6 +148,12 @@ impl fmt::Display for Error {
                     "straggler: the monitor thread could not be started: {source}"
                 )
             }
+            #[cfg(feature = "console")]
+            Kind::Console(address, source) => write!(
+                f,
+                "straggler: tokio-console's server could not be started on {address}: {source}; \
+                 set TOKIO_CONSOLE_BIND to an address that is free, or leave console(true) out"
+            ),
             Kind::ShutdownTimeout(max) => write!(
                 f,
                 "straggler: the monitor thread was still busy after {max:?}; it ends by itself \
@@ -147,6 +168,8 @@ impl error::Error for Error {
         match &self.kind {
             Kind::Glob { source, .. } => Some(source),
             Kind::Thread(source) => Some(source),
+            #[cfg(feature = "console")]
+            Kind::Console(_, source) => Some(source),
             _ => None,
         }
     }

@@ -66,6 +66,7 @@
 //!
 //! - `spans` (default): switches on tokio's feature `tracing`.
 //! - `opentelemetry` (default): the OpenTelemetry `SpanContext` current at each spawn.
+//! - `console`: `Builder::console`, tokio-console's layer beside ours by one call.
 //!
 //! Not a feature: any `unsafe` code.
 
@@ -80,6 +81,8 @@ mod builder;
 mod capture;
 mod clock;
 mod config;
+#[cfg(all(feature = "console", not(straggler_loom)))]
+mod console;
 mod daemons;
 #[cfg(not(straggler_loom))]
 mod diagnose;

@@ -70,6 +70,8 @@ pub(crate) struct Hidden {
 pub(crate) struct Sight {
     dispatch: Mutex<Option<WeakDispatch>>,
     answer: Mutex<Option<(Instant, Hidden)>>,
+    #[cfg(feature = "console")]
+    console_end: Mutex<Option<String>>,
 }
 
 impl Sight {
@@ -83,6 +85,17 @@ impl Sight {
     pub(crate) fn connect(&self, dispatch: &Dispatch) {
         *self.dispatch.lock() = Some(dispatch.downgrade());
         *self.answer.lock() = None;
+    }
+
+    /// tokio-console's server has ended, though the process has not.
+    #[cfg(feature = "console")]
+    pub(crate) fn console_stopped(&self, why: String) {
+        *self.console_end.lock() = Some(why);
+    }
+
+    #[cfg(feature = "console")]
+    pub(crate) fn console_end(&self) -> Option<String> {
+        self.console_end.lock().clone()
     }
 
     /// What is hidden from the layer whose rules these are. Nothing, where that can't be told.
