@@ -200,7 +200,13 @@ impl Builder {
         let outlet = Arc::new(Outlet::default());
         let monitor = if warn {
             let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));
-            let blindness = move || crate::diagnose::blindness(source, &rules, &sight);
+            let there = Arc::downgrade(&table);
+            let blindness = move || {
+                if !sight.is_connected() {
+                    there.upgrade().inspect(|table| crate::capture::connect(table));
+                }
+                crate::diagnose::blindness(source, &rules, &sight)
+            };
             let outlet = Arc::clone(&outlet);
             Some(Arc::new(Monitor::start(&table, outlet, blindness)?))
         } else {

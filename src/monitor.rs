@@ -166,8 +166,9 @@ fn run(
             return;
         };
         let began = Instant::now();
+        let blindness = if told { None } else { blindness() };
         warn(&table, outlet, &mut warned);
-        if !told && let Some(blindness) = blindness() {
+        if let Some(blindness) = blindness {
             told = true;
             if !outlet.with(|| tracing::warn!(target: "straggler", "{blindness}")) {
                 table.loss.warning_failed();

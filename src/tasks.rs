@@ -30,6 +30,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
+        if !self.sight.is_connected() {
+            crate::capture::connect(&self.table);
+        }
         let mut snapshot = self.reader.snapshot(&self.table);
         // What is asked of the subscriber is asked when no lock of ours is held.
         let found = crate::diagnose::from_outside(&self.table, &self.rules, &self.sight, &snapshot);

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tracing_core::Dispatch;
-use tracing_core::dispatcher::WeakDispatch;
+use tracing_core::dispatcher::{self, WeakDispatch};
 use tracing_subscriber::Registry;
 
 static BEHIND: RwLock<Vec<Behind>> = RwLock::new(Vec::new());
@@ -30,6 +30,18 @@ impl Behind {
     fn is_there(&self) -> bool {
         self.seat.strong_count() > 0
     }
+}
+
+/// Connects the layer of this table with its subscriber where nobody told it of that: layers
+/// in an `Option` or a `Vec` hear nothing of `on_register_dispatch`.
+pub(crate) fn connect(table: &Table) {
+    dispatcher::get_default(|dispatch| {
+        if let Some(capture) = dispatch.downcast_ref::<Capture>()
+            && std::ptr::eq(Arc::as_ptr(&capture.table), table)
+        {
+            capture.connect(dispatch);
+        }
+    });
 }
 
 /// Remembers a layer, if its subscriber doesn't give it out.

@@ -84,11 +84,15 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_register_dispatch(&self, dispatch: &tracing_core::Dispatch) {
-        self.table.set_installed();
-        self.outlet.connect(dispatch);
-        self.sight.connect(dispatch);
+        self.connect(dispatch);
         super::behind::note(dispatch, self);
         self.table.strangers.installed();
+    }
+
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The filter has answered; but an `Option` round us hears of the subscriber only so.
+        self.table.set_installed();
+        Interest::always()
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
@@ -176,6 +180,12 @@ where
 }
 
 impl Capture {
+    pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
+        self.table.set_installed();
+        self.outlet.connect(dispatch);
+        self.sight.connect(dispatch);
+    }
+
     fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,

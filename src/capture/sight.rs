@@ -82,6 +82,10 @@ impl Sight {
         WAKER.interest();
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.dispatch.lock().is_some()
+    }
+
     pub(crate) fn connect(&self, dispatch: &Dispatch) {
         *self.dispatch.lock() = Some(dispatch.downgrade());
         *self.answer.lock() = None;
