@@ -23,7 +23,7 @@ pub(crate) use foreign::{Foreign, OURS, Version};
 pub(crate) use hooks::hook;
 pub use layer::{Capture, CaptureFilter};
 pub(crate) use parents::{ParentRules, around_current};
-pub(crate) use behind::connect;
+pub(crate) use behind::{connect, is_in};
 pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
 

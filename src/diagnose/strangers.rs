@@ -1,5 +1,6 @@
 //! Looks for tasks that their runtime counts and nobody announced.
 
+use crate::capture::is_in;
 use crate::query::Snapshot;
 use crate::table::{Since, Table, traits};
 use crate::task::Kind;
@@ -7,6 +8,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Handle, Id};
+use tracing_core::dispatcher;
 
 /// More tasks than this are not counted again.
 const MOST: usize = 100_000;
@@ -43,8 +45,10 @@ pub(super) fn look(table: &Table, snapshot: &Snapshot) {
         let since = if complete { Since::After } else { Since::Before };
         note(id, since, of(Some(id)).saturating_add(somewhere), &alive, number);
     }
+    // On a thread that is turned away from us a runtime is hidden on purpose, as an exporter's.
     if let Ok(handle) = Handle::try_current()
         && !runtimes.values().any(|&id| id == handle.id())
+        && dispatcher::get_default(|dispatch| is_in(dispatch, table))
     {
         // Not one of its tasks was ever seen.
         let alive = || handle.metrics().num_alive_tasks();

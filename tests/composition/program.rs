@@ -196,9 +196,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
 /// gives true.
 #[must_use]
 pub(crate) fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
+    output_alone(test, variables).is_none()
+}
+
+/// The same; what that process said, or nothing inside of it.
+#[must_use]
+pub(crate) fn output_alone(test: &str, variables: &[(&str, &str)]) -> Option<String> {
     const ALONE: &str = "STRAGGLER_TEST_ALONE";
     if env::var(ALONE).is_ok_and(|alone| alone == test) {
-        return true;
+        return None;
     }
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -209,5 +215,5 @@ pub(crate) fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("1 passed"), "a test of that name: {text}");
-    false
+    Some(text.into_owned())
 }

@@ -52,6 +52,8 @@ fn a_runtime_of_which_nothing_was_seen_is_named() {
         let gate = Gate::default();
         tokio::spawn(gate.passed());
         settle().await;
+        assert_eq!(codes(&tasks), [""; 0], "turned away from us, it is nobody's business");
+        let _default = dispatcher::set_default(&dispatch);
         let id = tokio::runtime::Handle::current().id();
         expect(&tasks, "runtime-before-layer", id);
     });
