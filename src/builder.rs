@@ -201,14 +201,17 @@ impl Builder {
         let monitor = if warn {
             let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));
             let there = Arc::downgrade(&table);
-            let blindness = move || {
+            let at_start = move || {
                 if !sight.is_connected() {
-                    there.upgrade().inspect(|table| crate::capture::connect(table));
+                    there
+                        .upgrade()
+                        .inspect(|table| crate::capture::connect(table));
                 }
-                crate::diagnose::blindness(source, &rules, &sight)
+                // Until it is installed there is nobody to ask, nor to tell.
+                (sight.is_connected()).then(|| crate::diagnose::blindness(source, &rules, &sight))
             };
             let outlet = Arc::clone(&outlet);
-            Some(Arc::new(Monitor::start(&table, outlet, blindness)?))
+            Some(Arc::new(Monitor::start(&table, outlet, at_start)?))
         } else {
             None
         };

@@ -39,7 +39,9 @@ impl Ready {
 }
 
 /// Makes the layer, and a thread that serves it once told to. `sight` hears of its end.
-pub(crate) fn prepare<S>(sight: &Arc<Sight>) -> Result<(Filtered<ConsoleLayer, Filter, S>, Ready), Error>
+pub(crate) fn prepare<S>(
+    sight: &Arc<Sight>,
+) -> Result<(Filtered<ConsoleLayer, Filter, S>, Ready), Error>
 where
     S: tracing_core::Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -105,14 +107,24 @@ fn check_variables() -> Result<SocketAddr, Error> {
         let Ok(value) = env::var(name) else { continue };
         match value.parse::<humantime::Duration>() {
             Ok(duration) if may_be_zero || *duration > Duration::ZERO => {}
-            _ => return Err(Error::limit(name, value, "write a duration, such as 1s or 500ms")),
+            _ => {
+                return Err(Error::limit(
+                    name,
+                    value,
+                    "write a duration, such as 1s or 500ms",
+                ));
+            }
         }
     }
     if let Ok(value) = env::var("TOKIO_CONSOLE_BUFFER_CAPACITY")
         && !value.parse().is_ok_and(|capacity: usize| capacity > 0)
     {
         let expected = "write how many events are kept, from 1";
-        return Err(Error::limit("TOKIO_CONSOLE_BUFFER_CAPACITY", value, expected));
+        return Err(Error::limit(
+            "TOKIO_CONSOLE_BUFFER_CAPACITY",
+            value,
+            expected,
+        ));
     }
     if let Ok(path) = env::var("TOKIO_CONSOLE_RECORD_PATH")
         && let Err(error) = File::create(&path)
@@ -143,7 +155,10 @@ impl Serving {
         // The server's own tasks would be shown by it, and each event of theirs would wake it.
         let nobody = dispatcher::Dispatch::none();
         let _nobody = dispatcher::set_default(&nobody);
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => {

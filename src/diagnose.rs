@@ -150,15 +150,12 @@ pub(crate) fn from_outside(
 }
 
 /// Why tokio's spans don't arrive and never will, which is worth a warning at the start.
-pub(crate) fn blindness(
-    source: Source,
-    rules: &Arc<ParentRules>,
-    sight: &Sight,
-) -> Option<Diagnosis> {
+pub(crate) fn blindness(source: Source, rules: &Arc<ParentRules>, sight: &Sight) -> Vec<Diagnosis> {
     if !source.spans() || !cfg!(tokio_unstable) {
-        return None;
+        return Vec::new();
     }
-    static_max_level().or_else(|| global_filter(sight.hidden(rules)))
+    let filtered = || global_filter(sight.hidden(rules));
+    static_max_level().or_else(filtered).into_iter().collect()
 }
 
 fn global_filter(hidden: Hidden) -> Option<Diagnosis> {

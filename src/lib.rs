@@ -133,3 +133,7 @@ pub type Layer<S> = tracing_subscriber::filter::Filtered<Capture, CaptureFilter,
 #[cfg(all(doctest, not(straggler_loom)))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+#[cfg(all(doctest, feature = "opentelemetry", not(straggler_loom)))]
+#[doc = include_str!("../docs/composition.md")]
+mod composition {}

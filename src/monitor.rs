@@ -1,9 +1,9 @@
 //! A thread of our own that looks now and then, and warns of orphans.
 
-use crate::{Diagnosis, Error};
 use crate::query::{Watched, watch};
 use crate::table::Table;
 use crate::text::{Count, Span};
+use crate::{Diagnosis, Error};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -72,11 +72,11 @@ impl Drop for Stopped {
 
 impl Monitor {
     /// Starts the thread. It ends when asked, and when nobody holds the table any more.
-    /// It warns of what `blindness` gives, once.
+    /// It warns of what `at_start` gives, and doesn't ask again once that has an answer.
     pub(crate) fn start(
         table: &Arc<Table>,
         outlet: Arc<Outlet>,
-        blindness: impl Fn() -> Option<Diagnosis> + Send + 'static,
+        at_start: impl Fn() -> Option<Vec<Diagnosis>> + Send + 'static,
     ) -> Result<Self, Error> {
         let stop = Arc::new(Stop::default());
         let weak = Arc::downgrade(table);
@@ -88,7 +88,7 @@ impl Monitor {
                 let stopped = Stopped(stop_there);
                 // Without a dispatcher of its own: one that is set on any thread, if only to
                 // say nothing, costs every span and event of the process its short cut.
-                run(&weak, &outlet, &stopped.0, &blindness);
+                run(&weak, &outlet, &stopped.0, &at_start);
             })
             .map_err(Error::thread)?;
         Ok(Self {
@@ -148,9 +148,9 @@ fn run(
     table: &Weak<Table>,
     outlet: &Outlet,
     stop: &Stop,
-    blindness: &dyn Fn() -> Option<Diagnosis>,
+    at_start: &dyn Fn() -> Option<Vec<Diagnosis>>,
 ) {
-    let mut told = false;
+    let mut started = false;
     let mut warned = HashSet::new();
     let mut rest = PERIOD;
     loop {
@@ -166,11 +166,11 @@ fn run(
             return;
         };
         let began = Instant::now();
-        let blindness = if told { None } else { blindness() };
+        let blind = if started { None } else { at_start() };
+        started |= blind.is_some();
         warn(&table, outlet, &mut warned);
-        if let Some(blindness) = blindness {
-            told = true;
-            if !outlet.with(|| tracing::warn!(target: "straggler", "{blindness}")) {
+        for diagnosis in blind.into_iter().flatten() {
+            if !outlet.with(|| tracing::warn!(target: "straggler", "{diagnosis}")) {
                 table.loss.warning_failed();
             }
         }

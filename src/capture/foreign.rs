@@ -100,7 +100,11 @@ mod tests {
         assert_eq!(of(sdk).as_deref(), Some("0.30"));
         let windows = r"C:\cargo\registry\src\x\opentelemetry-1.2.0-rc.1\src\lib.rs";
         assert_eq!(of(windows).as_deref(), Some("1.2"));
-        for other in ["opentelemetry-otlp-0.31.0/src/lib.rs", "src/opentelemetry.rs", ""] {
+        for other in [
+            "opentelemetry-otlp-0.31.0/src/lib.rs",
+            "src/opentelemetry.rs",
+            "",
+        ] {
             assert_eq!(of(other), None, "{other}");
         }
     }
@@ -110,7 +114,10 @@ mod tests {
         let manifest = include_str!("../../Cargo.toml");
         let ours = format!("opentelemetry = {{ version = \"{OURS}\"");
         assert!(manifest.contains(&ours), "OURS is what Cargo.toml says");
-        assert_eq!(Version::other(&format!("opentelemetry-{OURS}.7/src/a.rs")), None);
+        assert_eq!(
+            Version::other(&format!("opentelemetry-{OURS}.7/src/a.rs")),
+            None
+        );
         assert!(Version::other("opentelemetry-0.9.0/src/a.rs").is_some());
     }
 }

@@ -17,13 +17,13 @@ mod sight;
 mod spawn;
 mod visit;
 
+pub(crate) use behind::{connect, is_in};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
 pub(crate) use hooks::hook;
 pub use layer::{Capture, CaptureFilter};
 pub(crate) use parents::{ParentRules, around_current};
-pub(crate) use behind::{connect, is_in};
 pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
 

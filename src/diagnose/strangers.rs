@@ -42,8 +42,18 @@ pub(super) fn look(table: &Table, snapshot: &Snapshot) {
             continue;
         };
         let alive = || table.runtimes.count(number).map_or(0, |(alive, _)| alive);
-        let since = if complete { Since::After } else { Since::Before };
-        note(id, since, of(Some(id)).saturating_add(somewhere), &alive, number);
+        let since = if complete {
+            Since::After
+        } else {
+            Since::Before
+        };
+        note(
+            id,
+            since,
+            of(Some(id)).saturating_add(somewhere),
+            &alive,
+            number,
+        );
     }
     // On a thread that is turned away from us a runtime is hidden on purpose, as an exporter's.
     if let Ok(handle) = Handle::try_current()

@@ -3,10 +3,10 @@
 
 use crate::common::{Flavour, Gate, settle};
 use crate::program::{alone, output_alone, straggler};
-use console_api::{Field, field};
 use console_api::instrument::instrument_client::InstrumentClient;
 use console_api::instrument::{InstrumentRequest, Update};
 use console_api::tasks::Task;
+use console_api::{Field, field};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -36,7 +36,9 @@ impl Console {
             let names = new.metadata.unwrap().field_names;
             self.names.insert(new.id.unwrap().id, names);
         }
-        let Some(update) = update.task_update else { return };
+        let Some(update) = update.task_update else {
+            return;
+        };
         self.lost += update.dropped_events;
         for task in update.new_tasks {
             let id = self.task_id(&task);
@@ -44,13 +46,24 @@ impl Console {
             let (file, line) = (location.file.unwrap(), location.line.unwrap());
             self.tasks.insert(task.id.unwrap().id, (id, file, line));
         }
-        let dropped = update.stats_update.into_iter().filter(|(_, stats)| stats.dropped_at.is_some());
+        let dropped = update
+            .stats_update
+            .into_iter()
+            .filter(|(_, stats)| stats.dropped_at.is_some());
         self.dropped.extend(dropped.map(|(id, _)| id));
     }
 
     fn task_id(&self, task: &Task) -> u64 {
         let is_id = |field: &&Field| self.name(field) == "task.id";
-        match task.fields.iter().find(is_id).unwrap().value.as_ref().unwrap() {
+        match task
+            .fields
+            .iter()
+            .find(is_id)
+            .unwrap()
+            .value
+            .as_ref()
+            .unwrap()
+        {
             field::Value::U64Val(id) => *id,
             other => panic!("{other:?}"),
         }
@@ -66,7 +79,10 @@ impl Console {
     }
 
     fn live(&self) -> BTreeSet<(u64, String, u32)> {
-        let live = self.tasks.iter().filter(|(id, _)| !self.dropped.contains(id));
+        let live = self
+            .tasks
+            .iter()
+            .filter(|(id, _)| !self.dropped.contains(id));
         live.map(|(_, task)| task.clone()).collect()
     }
 }
@@ -74,7 +90,11 @@ impl Console {
 fn live(snapshot: &Snapshot) -> BTreeSet<(u64, String, u32)> {
     let place = |task: &straggler::Task| {
         let id = task.id().to_string().parse().unwrap();
-        (id, task.location().file().to_owned(), task.location().line())
+        (
+            id,
+            task.location().file().to_owned(),
+            task.location().line(),
+        )
     };
     snapshot.tasks().map(place).collect()
 }
@@ -106,7 +126,11 @@ fn watch<R: Send>(address: &str, done: impl Fn(&Console) -> Option<R> + Sync) ->
             if let Some(result) = done(&console) {
                 return result;
             }
-            assert!(Instant::now() < deadline, "it stays so: {:#?}", console.live());
+            assert!(
+                Instant::now() < deadline,
+                "it stays so: {:#?}",
+                console.live()
+            );
         }
     };
     let here = || {
@@ -147,7 +171,10 @@ fn both_see_the_same(tasks: &Tasks, address: &str, flavour: Flavour) {
         let own = |task: &&(u64, String, u32)| task.1.ends_with("console.rs");
         assert_eq!(agreed.iter().filter(own).count(), 7, "{agreed:#?}");
         let snapshot = tasks.snapshot();
-        assert!(snapshot.task(orphan).unwrap().orphaned().is_some(), "{snapshot}");
+        assert!(
+            snapshot.task(orphan).unwrap().orphaned().is_some(),
+            "{snapshot}"
+        );
         assert_eq!(snapshot.diagnoses(), [], "{snapshot}");
         assert!(snapshot.loss().is_empty(), "{snapshot}");
         gate.open();
@@ -178,15 +205,26 @@ fn one_call_gives_both() {
     if alone("console::one_call_gives_both", &quick(&address)) {
         let builder = straggler().console(true);
         let straggler = builder.init().unwrap();
-        both_see_the_same(straggler.tasks(), &crate::console::address(), Flavour::CurrentThread);
-        both_see_the_same(straggler.tasks(), &crate::console::address(), Flavour::MultiThread);
+        both_see_the_same(
+            straggler.tasks(),
+            &crate::console::address(),
+            Flavour::CurrentThread,
+        );
+        both_see_the_same(
+            straggler.tasks(),
+            &crate::console::address(),
+            Flavour::MultiThread,
+        );
     }
 }
 
 #[test]
 fn its_own_layer_beside_ours_is_the_same() {
     let address = free().to_string();
-    if alone("console::its_own_layer_beside_ours_is_the_same", &quick(&address)) {
+    if alone(
+        "console::its_own_layer_beside_ours_is_the_same",
+        &quick(&address),
+    ) {
         let (layer, tasks) = straggler().build().unwrap();
         tracing_subscriber::registry()
             .with(console_subscriber::spawn())
@@ -197,6 +235,7 @@ fn its_own_layer_beside_ours_is_the_same() {
 }
 
 /// The console's view of one program, with us and without.
+#[allow(clippy::print_stdout)] // How one process tells the other.
 #[test]
 fn a_console_is_shown_the_same_without_us() {
     const NAME: &str = "console::a_console_is_shown_the_same_without_us";
@@ -223,7 +262,9 @@ fn a_console_is_shown_the_same_without_us() {
             }
             watch(&address(), |console| {
                 let all = console.tasks.values().map(|(_, file, line)| (file, line));
-                let all: Vec<_> = all.map(|(file, line)| format!("{SHOWN}{file}:{line}")).collect();
+                let all: Vec<_> = all
+                    .map(|(file, line)| format!("{SHOWN}{file}:{line}"))
+                    .collect();
                 let done = all.len() == 7 && console.live().len() == 4;
                 done.then(|| println!("\n{}", all.join("\n")))
             });
@@ -287,9 +328,14 @@ fn a_variable_it_cannot_read_is_an_error_that_names_it() {
 
 #[test]
 fn build_can_not_hold_a_second_layer_and_says_what_to_write() {
-    let built = Builder::new().console(true).build::<tracing_subscriber::Registry>();
+    let built = Builder::new()
+        .console(true)
+        .build::<tracing_subscriber::Registry>();
     let error = built.map(drop).unwrap_err();
     assert!(error.is_invalid_config());
     let text = error.to_string();
-    assert!(text.contains(".with(console_subscriber::spawn())"), "{text}");
+    assert!(
+        text.contains(".with(console_subscriber::spawn())"),
+        "{text}"
+    );
 }

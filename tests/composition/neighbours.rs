@@ -54,7 +54,11 @@ fn an_unfiltered_layer_sees_the_same_calls_in_the_same_order() {
     run(&dispatch, Flavour::CurrentThread, None);
     let without = without.lines();
     let tokio = |line: &String| line.contains("tokio::task runtime.spawn");
-    assert_eq!(without.iter().filter(|line| tokio(line)).count(), 4, "{without:#?}");
+    assert_eq!(
+        without.iter().filter(|line| tokio(line)).count(),
+        4,
+        "{without:#?}"
+    );
     for source in SOURCES {
         let (inside, outside) = (Record::default(), Record::default());
         let (layer, tasks) = straggler().source(source).build().unwrap();
@@ -62,7 +66,11 @@ fn an_unfiltered_layer_sees_the_same_calls_in_the_same_order() {
             .with(inside.layer())
             .with(layer)
             .with(outside.layer());
-        run(&Dispatch::new(subscriber), Flavour::CurrentThread, Some(&tasks));
+        run(
+            &Dispatch::new(subscriber),
+            Flavour::CurrentThread,
+            Some(&tasks),
+        );
         for record in [inside, outside] {
             assert_eq!(record.lines(), without, "{source:?}");
         }
@@ -101,7 +109,11 @@ fn fmt_behind_an_env_filter_writes_the_same_text() {
         let without = Text::default();
         let dispatch = Dispatch::new(registry().with(fmt!(without, filter)));
         run(&dispatch, Flavour::CurrentThread, None);
-        assert!(without.text().contains("helped"), "{filter}: {}", without.text());
+        assert!(
+            without.text().contains("helped"),
+            "{filter}: {}",
+            without.text()
+        );
         for source in SOURCES {
             let (inside, outside) = (Text::default(), Text::default());
             let (layer, tasks) = straggler().source(source).build().unwrap();
@@ -109,9 +121,21 @@ fn fmt_behind_an_env_filter_writes_the_same_text() {
                 .with(fmt!(inside, filter))
                 .with(layer)
                 .with(fmt!(outside, filter));
-            run(&Dispatch::new(subscriber), Flavour::CurrentThread, Some(&tasks));
-            assert_eq!(inside.text(), without.text(), "inside, {filter}, {source:?}");
-            assert_eq!(outside.text(), without.text(), "outside, {filter}, {source:?}");
+            run(
+                &Dispatch::new(subscriber),
+                Flavour::CurrentThread,
+                Some(&tasks),
+            );
+            assert_eq!(
+                inside.text(),
+                without.text(),
+                "inside, {filter}, {source:?}"
+            );
+            assert_eq!(
+                outside.text(),
+                without.text(),
+                "outside, {filter}, {source:?}"
+            );
         }
     }
 }
@@ -133,21 +157,33 @@ fn a_span_trace_has_the_same_spans() {
         })
     }
     let info = LevelFilter::INFO;
-    let without = trace(&Dispatch::new(registry().with(ErrorLayer::default().with_filter(info))));
-    assert!(without.contains("inner") && without.contains("answer=42"), "{without}");
+    let without = trace(&Dispatch::new(
+        registry().with(ErrorLayer::default().with_filter(info)),
+    ));
+    assert!(
+        without.contains("inner") && without.contains("answer=42"),
+        "{without}"
+    );
     assert!(without.contains("outer"), "{without}");
     let (layer, _tasks) = straggler().build().unwrap();
-    let inside = registry().with(ErrorLayer::default().with_filter(info)).with(layer);
+    let inside = registry()
+        .with(ErrorLayer::default().with_filter(info))
+        .with(layer);
     assert_eq!(trace(&Dispatch::new(inside)), without);
     let (layer, _tasks) = straggler().build().unwrap();
-    let outside = registry().with(layer).with(ErrorLayer::default().with_filter(info));
+    let outside = registry()
+        .with(layer)
+        .with(ErrorLayer::default().with_filter(info));
     assert_eq!(trace(&Dispatch::new(outside)), without);
     // Unfiltered, it shows tokio's spans, with us as without.
     let without = trace(&Dispatch::new(registry().with(ErrorLayer::default())));
     assert!(without.contains("runtime.spawn"), "{without}");
     let (layer, _tasks) = straggler().build().unwrap();
     let with = registry().with(ErrorLayer::default()).with(layer);
-    assert_eq!(trace(&Dispatch::new(with)).matches("::").count(), without.matches("::").count());
+    assert_eq!(
+        trace(&Dispatch::new(with)).matches("::").count(),
+        without.matches("::").count()
+    );
 }
 
 #[test]

@@ -35,7 +35,9 @@ impl Exported {
     fn named(&self, name: &str) -> SpanData {
         let spans = self.0.lock().unwrap();
         let found = spans.iter().find(|span| span.name == name);
-        found.unwrap_or_else(|| panic!("{name} in {spans:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("{name} in {spans:#?}"))
+            .clone()
     }
 
     /// All that is the same in each run.
@@ -44,7 +46,14 @@ impl Exported {
         let names: HashMap<_, _> = (spans.iter())
             .map(|span| (span.span_context.span_id(), span.name.to_string()))
             .collect();
-        let times = ["busy_ns", "idle_ns", "thread.id", "thread.name", "target.id", "task.id"];
+        let times = [
+            "busy_ns",
+            "idle_ns",
+            "thread.id",
+            "thread.name",
+            "target.id",
+            "task.id",
+        ];
         let mut lines: Vec<_> = (spans.iter())
             .map(|span| {
                 let attributes: Vec<_> = (span.attributes.iter())
@@ -54,7 +63,10 @@ impl Exported {
                 let events: Vec<_> = span.events.iter().map(|event| event.name.clone()).collect();
                 let parent = names.get(&span.parent_span_id);
                 let links = span.links.len();
-                format!("{} in {parent:?} {attributes:?} {events:?} {links}", span.name)
+                format!(
+                    "{} in {parent:?} {attributes:?} {events:?} {links}",
+                    span.name
+                )
             })
             .collect();
         lines.sort();
@@ -90,7 +102,11 @@ fn the_same_spans_are_exported() {
     for flavour in FLAVOURS {
         let without = Exported::default();
         let provider = without.provider();
-        run(&Dispatch::new(registry().with(otel!(provider))), flavour, None);
+        run(
+            &Dispatch::new(registry().with(otel!(provider))),
+            flavour,
+            None,
+        );
         drop(provider);
         let names: Vec<_> = without.lines();
         assert_eq!(names.len(), 2, "request and work: {names:#?}");
@@ -103,8 +119,16 @@ fn the_same_spans_are_exported() {
             let (layer, tasks) = straggler().source(source).build().unwrap();
             let dispatch = Dispatch::new(registry().with(layer).with(otel!(second)));
             run(&dispatch, flavour, Some(&tasks));
-            assert_eq!(inside.lines(), without.lines(), "inside {source:?} {flavour:?}");
-            assert_eq!(outside.lines(), without.lines(), "outside {source:?} {flavour:?}");
+            assert_eq!(
+                inside.lines(),
+                without.lines(),
+                "inside {source:?} {flavour:?}"
+            );
+            assert_eq!(
+                outside.lines(),
+                without.lines(),
+                "outside {source:?} {flavour:?}"
+            );
         }
     }
 }
@@ -117,10 +141,16 @@ fn a_task_knows_its_trace_in_both_orders() {
             let provider = exported.provider();
             let (dispatch, tasks) = if inside {
                 let (layer, tasks) = straggler().source(source).build().unwrap();
-                (Dispatch::new(registry().with(otel!(provider)).with(layer)), tasks)
+                (
+                    Dispatch::new(registry().with(otel!(provider)).with(layer)),
+                    tasks,
+                )
             } else {
                 let (layer, tasks) = straggler().source(source).build().unwrap();
-                (Dispatch::new(registry().with(layer).with(otel!(provider))), tasks)
+                (
+                    Dispatch::new(registry().with(layer).with(otel!(provider))),
+                    tasks,
+                )
             };
             let _default = dispatcher::set_default(&dispatch);
             runtime(&dispatch, Flavour::CurrentThread, Some(&tasks)).block_on(async {
@@ -130,7 +160,11 @@ fn a_task_knows_its_trace_in_both_orders() {
                     let leaked = tokio::spawn(inner.passed());
                     let wrapped = straggler::spawn(inner.passed());
                     let deeper = info_span!("deeper");
-                    (leaked.id(), wrapped.id(), deeper.in_scope(|| tokio::spawn(inner.passed())))
+                    (
+                        leaked.id(),
+                        wrapped.id(),
+                        deeper.in_scope(|| tokio::spawn(inner.passed())),
+                    )
                 };
                 let request = info_span!("request");
                 let (leaked, wrapped, deeper) =
@@ -141,7 +175,9 @@ fn a_task_knows_its_trace_in_both_orders() {
                 let context = |id: tokio::task::Id| {
                     let task = snapshot.task(id).unwrap();
                     let parent = task.parent()?;
-                    parent.span_context().map(|cx| (cx.trace_id(), cx.span_id()))
+                    parent
+                        .span_context()
+                        .map(|cx| (cx.trace_id(), cx.span_id()))
                 };
                 let request = exported.named("request").span_context;
                 let request = Some((request.trace_id(), request.span_id()));
@@ -170,7 +206,10 @@ fn without_the_filter_it_exports_every_task_with_us_and_without() {
         let dispatch = Dispatch::new(registry().with(otel).with(with.then_some(layer)));
         run(&dispatch, Flavour::CurrentThread, with.then_some(&tasks));
         let lines = exported.lines();
-        lines.iter().filter(|line| line.starts_with("runtime.spawn")).count()
+        lines
+            .iter()
+            .filter(|line| line.starts_with("runtime.spawn"))
+            .count()
     };
     assert_eq!(exports(false), 4);
     assert_eq!(exports(true), 4);

@@ -5,8 +5,8 @@ use crate::program::{Record, run, runtime, straggler};
 use straggler::{Cause, Source, State};
 use tracing::dispatcher::{self, Dispatch};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::prelude::*;
 use tracing_subscriber::layer::Identity;
+use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry, registry, reload};
 
 #[test]
@@ -54,9 +54,8 @@ fn a_wrapped_task_finds_its_layer_inside_a_reload() {
     runtime(&dispatch, Flavour::CurrentThread, Some(&tasks)).block_on(async {
         let gate = Gate::default();
         let inner = gate.clone();
-        let outer = straggler::task("outer").spawn(async move {
-            straggler::spawn(inner.passed()).id()
-        });
+        let outer =
+            straggler::task("outer").spawn(async move { straggler::spawn(inner.passed()).id() });
         let orphan = outer.await.unwrap();
         let snapshot = tasks.snapshot();
         let task = snapshot.task(orphan).expect("it is seen");

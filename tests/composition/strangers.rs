@@ -52,7 +52,11 @@ fn a_runtime_of_which_nothing_was_seen_is_named() {
         let gate = Gate::default();
         tokio::spawn(gate.passed());
         settle().await;
-        assert_eq!(codes(&tasks), [""; 0], "turned away from us, it is nobody's business");
+        assert_eq!(
+            codes(&tasks),
+            [""; 0],
+            "turned away from us, it is nobody's business"
+        );
         let _default = dispatcher::set_default(&dispatch);
         let id = tokio::runtime::Handle::current().id();
         expect(&tasks, "runtime-before-layer", id);
@@ -170,7 +174,12 @@ fn what_an_ended_task_gave_may_spawn() {
             other.await.unwrap();
             settle().await;
             until(&tasks, "all spawned", |tasks| {
-                tasks.snapshot().sites().map(|site| site.spawned()).sum::<u64>() >= 8
+                tasks
+                    .snapshot()
+                    .sites()
+                    .map(|site| site.spawned())
+                    .sum::<u64>()
+                    >= 8
             })
             .await;
             assert_eq!(codes(&tasks), [""; 0], "{flavour:?}\n{}", tasks.snapshot());
