@@ -35,22 +35,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("serving for {seconds} s; run `tokio-console` in another terminal");
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        tokio::select! {
-            () = serve() => {}
-            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-        }
+        let sessions = Sessions::default();
+        let served = serve(&sessions);
+        let time = Duration::from_secs(seconds);
+        // The time is up, and the sessions are still there.
+        let _ = tokio::time::timeout(time, served).await;
         println!("\n{}", straggler.tasks().snapshot());
+        drop(sessions);
     });
     Ok(())
 }
 
 /// Ten requests a second.
-async fn serve() {
-    let sessions = Sessions::default();
+async fn serve(sessions: &Sessions) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     loop {
         tick.tick().await;
-        let request = log_in(Arc::clone(&sessions)).instrument(info_span!("log_in"));
+        let request = log_in(Arc::clone(sessions)).instrument(info_span!("log_in"));
         // A request's task ends; the one it leaves behind doesn't.
         tokio::spawn(request);
     }

@@ -17,8 +17,9 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::Builder;
 use tonic::transport::server::TcpIncoming;
-use tracing_core::Metadata;
 use tracing_core::dispatcher;
+use tracing_core::subscriber::NoSubscriber;
+use tracing_core::{Dispatch, Metadata};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, Filtered};
 use tracing_subscriber::registry::LookupSpan;
@@ -153,7 +154,9 @@ impl Serving {
         may_go: &mpsc::Receiver<()>,
     ) -> Option<String> {
         // The server's own tasks would be shown by it, and each event of theirs would wake it.
-        let nobody = dispatcher::Dispatch::none();
+        // Not `Dispatch::none()`, of which tracing doesn't know: with the program's subscriber as
+        // the only one it would ask this thread's about tokio's callsites, and switch them off.
+        let nobody = Dispatch::new(NoSubscriber::default());
         let _nobody = dispatcher::set_default(&nobody);
         let runtime = Builder::new_current_thread()
             .enable_io()

@@ -2,7 +2,7 @@
 //! tasks that we see. Each scenario has a process of its own.
 
 use crate::common::{Flavour, Gate, settle};
-use crate::program::{alone, output_alone, straggler};
+use crate::program::{alone, output_alone};
 use console_api::instrument::instrument_client::InstrumentClient;
 use console_api::instrument::{InstrumentRequest, Update};
 use console_api::tasks::Task;
@@ -14,6 +14,11 @@ use straggler::{Builder, Snapshot, Tasks};
 use tokio::runtime::Runtime;
 use tracing::dispatcher::{self, Dispatch};
 use tracing_subscriber::prelude::*;
+
+/// As in a program: with no other subscriber in the process, which hides mistakes.
+fn straggler() -> Builder {
+    Builder::new().orphan_grace(Duration::ZERO)
+}
 
 /// An address that was free just now.
 fn free() -> SocketAddr {
@@ -203,18 +208,9 @@ fn address() -> String {
 fn one_call_gives_both() {
     let address = free().to_string();
     if alone("console::one_call_gives_both", &quick(&address)) {
-        let builder = straggler().console(true);
-        let straggler = builder.init().unwrap();
-        both_see_the_same(
-            straggler.tasks(),
-            &crate::console::address(),
-            Flavour::CurrentThread,
-        );
-        both_see_the_same(
-            straggler.tasks(),
-            &crate::console::address(),
-            Flavour::MultiThread,
-        );
+        let straggler = straggler().console(true).init().unwrap();
+        both_see_the_same(straggler.tasks(), &self::address(), Flavour::CurrentThread);
+        both_see_the_same(straggler.tasks(), &self::address(), Flavour::MultiThread);
     }
 }
 
@@ -230,7 +226,7 @@ fn its_own_layer_beside_ours_is_the_same() {
             .with(console_subscriber::spawn())
             .with(layer)
             .init();
-        both_see_the_same(&tasks, &crate::console::address(), Flavour::MultiThread);
+        both_see_the_same(&tasks, &self::address(), Flavour::MultiThread);
     }
 }
 
@@ -281,7 +277,7 @@ fn a_port_that_is_taken_is_an_error_and_nothing_is_installed() {
     let address = taken.local_addr().unwrap().to_string();
     const NAME: &str = "console::a_port_that_is_taken_is_an_error_and_nothing_is_installed";
     if alone(NAME, &quick(&address)) {
-        let address = crate::console::address();
+        let address = self::address();
         // Taken by this process here, by its parent there.
         let error = straggler().console(true).init().unwrap_err();
         assert!(error.is_console_unavailable(), "{error}");
@@ -299,7 +295,7 @@ fn a_subscriber_that_is_there_is_an_error_and_the_port_is_free_again() {
         let error = straggler().console(true).init().unwrap_err();
         assert!(error.is_subscriber_already_set(), "{error}");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while let Err(error) = TcpListener::bind(crate::console::address()) {
+        while let Err(error) = TcpListener::bind(self::address()) {
             assert!(Instant::now() < deadline, "{error}");
             std::thread::yield_now();
         }

@@ -145,6 +145,33 @@ fn a_parent_of_another_subscriber_is_named_by_its_child() {
     });
 }
 
+/// With one subscriber in the process, tracing asks the thread that first comes to a callsite.
+#[test]
+fn a_thread_that_switches_tokio_off_for_all_is_not_silent() {
+    const NAME: &str = "strangers::a_thread_that_switches_tokio_off_for_all_is_not_silent";
+    if !crate::program::alone(NAME, &[]) {
+        return;
+    }
+    let straggler = straggler::init().unwrap();
+    let spawn = || {
+        let nobody = Dispatch::none();
+        let _default = dispatcher::set_default(&nobody);
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.build().unwrap();
+        runtime.block_on(async { tokio::spawn(async {}).await.unwrap() });
+    };
+    std::thread::spawn(spawn).join().unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.build().unwrap().block_on(async {
+        let gate = Gate::default();
+        tokio::spawn(gate.passed());
+        settle().await;
+        let tasks = straggler.tasks();
+        assert_eq!(tasks.snapshot().tasks().count(), 0);
+        assert_eq!(tasks.diagnose().len(), 1, "{}", tasks.snapshot());
+    });
+}
+
 /// What a task gave is dropped in the name of the task, though it has ended.
 #[test]
 fn what_an_ended_task_gave_may_spawn() {
