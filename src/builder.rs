@@ -1,6 +1,6 @@
 //! Wiring.
 
-use crate::capture::{Capture, CaptureFilter, ParentRules, around_current};
+use crate::capture::{Capture, CaptureFilter, ParentRules, Sight, around_current};
 use crate::clock::ManualClock;
 use crate::config::{Config, Source};
 use crate::daemons::Daemons;
@@ -28,10 +28,12 @@ pub struct Builder {
     parent_spans: Targets,
     daemons: Vec<String>,
     #[cfg(feature = "opentelemetry")]
-    trace_context: fn() -> Option<opentelemetry::trace::SpanContext>,
+    trace_context: Option<fn() -> Option<opentelemetry::trace::SpanContext>>,
     clock: Option<ManualClock>,
     #[cfg(feature = "otlp")]
     otlp: Option<Otlp>,
+    #[cfg(feature = "console")]
+    console: bool,
 }
 
 impl Default for Builder {
@@ -48,10 +50,12 @@ impl Builder {
             parent_spans: Targets::new().with_default(LevelFilter::INFO),
             daemons: Vec::new(),
             #[cfg(feature = "opentelemetry")]
-            trace_context: crate::capture::current_trace,
+            trace_context: None,
             clock: None,
             #[cfg(feature = "otlp")]
             otlp: None,
+            #[cfg(feature = "console")]
+            console: false,
         }
     }
 
@@ -117,7 +121,7 @@ impl Builder {
         mut self,
         current: fn() -> Option<opentelemetry::trace::SpanContext>,
     ) -> Self {
-        self.trace_context = current;
+        self.trace_context = Some(current);
         self
     }
 
@@ -146,6 +150,27 @@ impl Builder {
         self
     }
 
+    /// Whether [`init`](Self::init) installs tokio-console's layer too, and its server. Off by
+    /// default.
+    ///
+    /// The server listens on 127.0.0.1:6669 or at `TOKIO_CONSOLE_BIND`; the other
+    /// `TOKIO_CONSOLE_…` variables count too. It runs on a thread of its own as long as the
+    /// process does, and [`Diagnosis`](crate::Diagnosis) `console-stopped` says if it doesn't.
+    ///
+    /// It is for looking, not for always: console-subscriber keeps histograms of every
+    /// task, some tens of kilobytes each, and for an hour after its end
+    /// (`TOKIO_CONSOLE_RETENTION`); it sends each poll and wake through a channel; and the
+    /// subscriber that its thread sets, so as not to see itself, costs every span and event of the
+    /// process the short cut that tracing has while there is a global one only.
+    ///
+    /// [`build`](Self::build) gives one layer and can't hold another, so with it this is an
+    /// error: write `.with(console_subscriber::spawn())` beside `.with(layer)`.
+    #[cfg(feature = "console")]
+    pub fn console(mut self, on: bool) -> Self {
+        self.console = on;
+        self
+    }
+
     /// Builds the layer, to be added to a subscriber with `.with(layer)`, and the handle.
     ///
     /// The layer carries a filter of its own: it sees tokio's TRACE spans though nobody
@@ -162,6 +187,15 @@ impl Builder {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
+        #[cfg(feature = "console")]
+        if self.console {
+            return Err(Error::limit(
+                "console",
+                true,
+                "build() gives one layer and can't hold tokio-console's; write \
+                 `.with(console_subscriber::spawn())` beside `.with(layer)`, or use init()",
+            ));
+        }
         self.config.check()?;
         #[cfg(feature = "otlp")]
         let export = match &self.otlp {
@@ -180,21 +214,42 @@ impl Builder {
             targets: self.parent_spans,
             #[cfg(feature = "opentelemetry")]
             trace_context: self.trace_context,
+            #[cfg(feature = "opentelemetry")]
+            foreign: crate::capture::Foreign::default(),
             around_current: around_current::<S>,
         });
+        Sight::prepare();
+        let sight = Arc::new(Sight::default());
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             reader: Reader::default(),
+            rules: Arc::clone(&rules),
+            sight: Arc::clone(&sight),
         });
         let outlet = Arc::new(Outlet::default());
+        let blindness = {
+            let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));
+            let table = Arc::downgrade(&table);
+            move || {
+                if !sight.is_connected() {
+                    table
+                        .upgrade()
+                        .inspect(|table| crate::capture::connect(table));
+                }
+                // Until it is installed there is nobody to ask, nor to tell.
+                (sight.is_connected()).then(|| crate::diagnose::blindness(source, &rules, &sight))
+            }
+        };
+        #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
         let mut duties = Duties {
             warn,
+            blindness: Box::new(blindness),
             witness: None,
         };
         #[cfg(feature = "otlp")]
         let exporter = match export {
             Some(settings) => {
-                let (exporter, witness) = Exporter::start(settings, &table, &outlet)?;
+                let (exporter, witness) = Exporter::start(settings, &shared, &outlet)?;
                 duties.witness = Some(witness);
                 Some(Arc::new(exporter))
             }
@@ -210,9 +265,11 @@ impl Builder {
             table,
             rules: Arc::clone(&rules),
             outlet,
+            sight,
             monitor: monitor.clone(),
             #[cfg(feature = "otlp")]
             exporter: exporter.clone(),
+            seat: Arc::default(),
         };
         let filter = CaptureFilter {
             source,
@@ -233,16 +290,41 @@ impl Builder {
     /// # Errors
     ///
     /// Those of [`build`](Self::build), and a process that already has a global subscriber.
+    /// With `console(true)`, what keeps tokio-console's server from starting: a variable it can't
+    /// read, an address it can't have.
+    ///
+    /// A build in which tokio's spans can't be seen is none, as
+    /// [`straggler::spawn`](crate::spawn) works in every build, and a program should not
+    /// fail to start for the sake of what watches it. Ask [`Tasks::diagnose`] at the start.
     #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
     pub fn init(mut self) -> Result<Guard, Error> {
         #[cfg(feature = "otlp")]
         if self.otlp.is_none() && Otlp::endpoint_in_env() {
             self.otlp = Some(Otlp::new());
         }
+        #[cfg(feature = "console")]
+        if self.console {
+            return self.init_with_console();
+        }
         let (layer, tasks) = self.build::<Registry>()?;
         let subscriber = Registry::default().with(layer);
         match tracing_core::dispatcher::set_global_default(subscriber.into()) {
             Ok(()) => Ok(tasks.guard()),
+            Err(_) => Err(Error::subscriber_set()),
+        }
+    }
+
+    #[cfg(feature = "console")]
+    fn init_with_console(mut self) -> Result<Guard, Error> {
+        self.console = false;
+        let (layer, tasks) = self.build::<Registry>()?;
+        let (console, ready) = crate::console::prepare(&tasks.shared.sight)?;
+        let subscriber = Registry::default().with(layer).with(console);
+        match tracing_core::dispatcher::set_global_default(subscriber.into()) {
+            Ok(()) => {
+                ready.serve();
+                Ok(tasks.guard())
+            }
             Err(_) => Err(Error::subscriber_set()),
         }
     }

@@ -1,8 +1,13 @@
 //! Why something isn't seen: never a silent zero.
 
+mod strangers;
+
+use crate::capture::{Hidden, ParentRules, Sight};
 use crate::config::Source;
-use crate::table::Table;
+use crate::query::Snapshot;
+use crate::table::{Since, Table};
 use std::fmt;
+use std::sync::Arc;
 use tracing_core::LevelFilter;
 
 /// A named reason why tasks can't be seen, with the fix in `Display`.
@@ -14,7 +19,9 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// A stable name: `no-tokio-unstable`, `no-tokio-tracing`, `static-max-level`,
-    /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime` or `export-failing`.
+    /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime`, `global-filter`,
+    /// `runtime-before-layer`, `thread-subscriber`, `other-opentelemetry`, `console-stopped` or
+    /// `export-failing`.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -58,17 +65,10 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
                     .into(),
             );
         }
-        if tracing::level_filters::STATIC_MAX_LEVEL < LevelFilter::TRACE {
-            say(
-                "static-max-level",
-                format!(
-                    "some crate enables a `max_level_…` feature of `tracing` that compiles out \
-                     everything above {}, and with it tokio's TRACE spans; remove that feature, \
-                     or use Source::Hooks",
-                    tracing::level_filters::STATIC_MAX_LEVEL
-                ),
-            );
+        if let Some(compiled_out) = static_max_level() {
+            found.push(compiled_out);
         }
+        let mut say = |code, text: String| found.push(Diagnosis { code, text });
         if !table.is_installed() {
             say(
                 "not-installed",
@@ -78,6 +78,7 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
             );
         }
     }
+    let mut say = |code, text: String| found.push(Diagnosis { code, text });
     if source.hooks() && !table.runtimes.are_hooks_set() {
         say(
             "no-hooked-runtime",
@@ -120,4 +121,142 @@ fn look_around(table: &Table, unpolled: usize) {
     {
         table.loss.unseen_task();
     }
+}
+
+fn static_max_level() -> Option<Diagnosis> {
+    let most = tracing::level_filters::STATIC_MAX_LEVEL;
+    (most < LevelFilter::TRACE).then(|| Diagnosis {
+        code: "static-max-level",
+        text: format!(
+            "some crate enables a `max_level_…` feature of `tracing` that compiles out \
+             everything above {most}, and with it tokio's TRACE spans; remove that feature, \
+             or use Source::Hooks"
+        ),
+    })
+}
+
+/// What is wrong around the table: with the subscriber, with other threads and crates. A
+/// snapshot shows tasks that nobody announced; without one only those met before are told of.
+pub(crate) fn from_outside(
+    table: &Table,
+    rules: &Arc<ParentRules>,
+    sight: &Sight,
+    snapshot: Option<&Snapshot>,
+) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    // Elsewhere tokio's spans aren't what we go by, or don't exist.
+    if table.config.source.spans() && cfg!(tokio_unstable) {
+        match global_filter(sight.hidden(rules)) {
+            Some(filtered) => found.push(filtered),
+            None => {
+                if let Some(snapshot) = snapshot {
+                    strangers::look(table, snapshot);
+                }
+                found.extend(unannounced(table));
+            }
+        }
+    }
+    #[cfg(feature = "opentelemetry")]
+    found.extend(other_opentelemetry(table, rules));
+    #[cfg(feature = "console")]
+    found.extend(sight.console_end().map(|why| Diagnosis {
+        code: "console-stopped",
+        text: format!(
+            "tokio-console's server has ended ({why}), and a console can't connect any more; \
+             restart the program to have it back"
+        ),
+    }));
+    found
+}
+
+/// Why tokio's spans don't arrive and never will, which is worth a warning at the start.
+pub(crate) fn blindness(source: Source, rules: &Arc<ParentRules>, sight: &Sight) -> Vec<Diagnosis> {
+    if !source.spans() || !cfg!(tokio_unstable) {
+        return Vec::new();
+    }
+    let filtered = || global_filter(sight.hidden(rules));
+    static_max_level().or_else(filtered).into_iter().collect()
+}
+
+fn global_filter(hidden: Hidden) -> Option<Diagnosis> {
+    let (what, lost) = match (hidden.tasks, hidden.wakes) {
+        (false, false) => return None,
+        (true, true) => (
+            "task spans and waker events",
+            "no task is seen but those spawned with straggler::spawn",
+        ),
+        (true, false) => (
+            "task spans",
+            "no task is seen but those spawned with straggler::spawn",
+        ),
+        (false, true) => ("waker events", "wakes are not seen"),
+    };
+    let text = format!(
+        "a filter on the whole subscriber, or round straggler's layer, switches off tokio's \
+         {what} (TRACE, target `tokio::task`), so {lost}; attach that filter to the layer it is \
+         meant for: `.with(fmt::layer().with_filter(…))` in place of `.with(filter)` or of \
+         `fmt().with_max_level(…)`"
+    );
+    Some(Diagnosis {
+        code: "global-filter",
+        text,
+    })
+}
+
+fn unannounced(table: &Table) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    let older = table.strangers.of(Since::Before);
+    if !older.is_empty() {
+        let text = format!(
+            "tasks of a runtime (id {}) were spawned before straggler saw any: they are not \
+             counted, and their children have no known parent and are never orphans for its sake; \
+             install the layer in the first line of main, before a runtime is built (or they came \
+             from a thread with another subscriber, see `thread-subscriber`)",
+            older.join(", ")
+        );
+        found.push(Diagnosis {
+            code: "runtime-before-layer",
+            text,
+        });
+    }
+    let diverted = table.strangers.of(Since::After);
+    if !diverted.is_empty() {
+        let text = format!(
+            "tasks of a runtime (id {}) run here that straggler never saw spawned: another \
+             subscriber, or none, was current where they were (`set_default`, `with_default`, \
+             a layer's own callback); they are not counted, and their children have no known \
+             parent; add straggler's layer to that subscriber, or install one for the process",
+            diverted.join(", ")
+        );
+        found.push(Diagnosis {
+            code: "thread-subscriber",
+            text,
+        });
+    }
+    found
+}
+
+/// Never said where a trace was seen, or where the builder was told how to find one.
+#[cfg(feature = "opentelemetry")]
+fn other_opentelemetry(table: &Table, rules: &ParentRules) -> Option<Diagnosis> {
+    use crate::capture::{OURS, Version};
+    if rules.trace_context.is_some() || rules.foreign.saw_trace() {
+        return None;
+    }
+    let spawned_there = || {
+        let sites = table.sites();
+        let mut files = sites.iter().map(|site| site.key.location.file());
+        files.find_map(Version::other)
+    };
+    let other = rules.foreign.met().or_else(spawned_there)?;
+    let text = format!(
+        "this program runs version {other} of the `opentelemetry` crate, and straggler reads \
+         the context of version {OURS}, in which no task was spawned under a trace; if its traces \
+         are made with {other}, tasks don't know theirs: use version {OURS} (tracing-opentelemetry \
+         0.34), or say how to find the current trace with `Builder::trace_context`"
+    );
+    Some(Diagnosis {
+        code: "other-opentelemetry",
+        text,
+    })
 }

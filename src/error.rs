@@ -36,6 +36,8 @@ enum Kind {
     Timeout(std::time::Duration),
     #[cfg(feature = "otlp")]
     NoOtlp,
+    #[cfg(feature = "console")]
+    Console(std::net::SocketAddr, io::Error),
 }
 
 impl Error {
@@ -101,6 +103,13 @@ impl Error {
         }
     }
 
+    #[cfg(feature = "console")]
+    pub(crate) fn console(address: std::net::SocketAddr, source: io::Error) -> Self {
+        Self {
+            kind: Kind::Console(address, source),
+        }
+    }
+
     pub(crate) fn timeout(max: std::time::Duration) -> Self {
         Self {
             kind: Kind::Timeout(max),
@@ -119,8 +128,16 @@ impl Error {
             Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable => true,
             #[cfg(feature = "otlp")]
             Kind::Secret { .. } | Kind::Exporter(_) | Kind::NoOtlp => true,
+            #[cfg(feature = "console")]
+            Kind::Console(..) => false,
             Kind::SubscriberSet | Kind::Thread(_) | Kind::Timeout(_) => false,
         }
+    }
+
+    /// Whether tokio-console's server could not be started: its address is taken, as a rule.
+    #[cfg(feature = "console")]
+    pub fn is_console_unavailable(&self) -> bool {
+        matches!(self.kind, Kind::Console(..))
     }
 
     /// Whether the process already has a global `tracing` subscriber, straggler's
@@ -178,6 +195,12 @@ impl fmt::Display for Error {
                     "straggler: a thread of its own could not be started: {source}"
                 )
             }
+            #[cfg(feature = "console")]
+            Kind::Console(address, source) => write!(
+                f,
+                "straggler: tokio-console's server could not be started on {address}: {source}; \
+                 set TOKIO_CONSOLE_BIND to an address that is free, or leave console(true) out"
+            ),
             Kind::Timeout(max) => write!(
                 f,
                 "straggler: its threads were still busy after {max:?}, as with a receiver that \
@@ -198,6 +221,8 @@ impl error::Error for Error {
         match &self.kind {
             Kind::Glob { source, .. } => Some(source),
             Kind::Thread(source) => Some(source),
+            #[cfg(feature = "console")]
+            Kind::Console(_, source) => Some(source),
             _ => None,
         }
     }

@@ -68,6 +68,7 @@
 //! - `opentelemetry` (default): the OpenTelemetry `SpanContext` current at each spawn.
 //! - `otlp`: export of metrics and of orphans' spans, gRPC and HTTP. `otlp-tls`: also to
 //!   `https://` endpoints.
+//! - `console`: `Builder::console`, tokio-console's layer beside ours by one call.
 //!
 //! Not a feature: any `unsafe` code.
 
@@ -82,6 +83,8 @@ mod builder;
 mod capture;
 mod clock;
 mod config;
+#[cfg(all(feature = "console", not(straggler_loom)))]
+mod console;
 mod daemons;
 #[cfg(not(straggler_loom))]
 mod diagnose;
@@ -155,3 +158,7 @@ pub type Layer<S> = tracing_subscriber::filter::Filtered<Capture, CaptureFilter,
 #[cfg(all(doctest, not(straggler_loom)))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+#[cfg(all(doctest, feature = "opentelemetry", not(straggler_loom)))]
+#[doc = include_str!("../docs/composition.md")]
+mod composition {}

@@ -1,12 +1,12 @@
 //! A thread of our own that looks now and then, warns of orphans, and shows them to whoever
 //! exports them.
 
-use crate::Error;
 use crate::orphan::Finding;
 use crate::query::{Found, SiteCensus, census};
 use crate::table::{LineageTree, Site, Table};
 use crate::text::{Count, Span};
 use crate::worker::{Order, Worker};
+use crate::{Diagnosis, Error};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -62,6 +62,8 @@ pub(crate) trait Witness: Send {
 /// What the monitor does at each look.
 pub(crate) struct Duties {
     pub(crate) warn: bool,
+    /// Why nothing will ever be seen; `None` while that can't be told.
+    pub(crate) blindness: Box<dyn Fn() -> Option<Vec<Diagnosis>> + Send>,
     pub(crate) witness: Option<Box<dyn Witness>>,
 }
 
@@ -116,6 +118,7 @@ impl Drop for Monitor {
 }
 
 fn run(table: &Weak<Table>, outlet: &Outlet, mut duties: Duties, worker: &Worker) {
+    let mut started = false;
     let mut warned = HashSet::new();
     let mut rest = PERIOD;
     loop {
@@ -125,6 +128,9 @@ fn run(table: &Weak<Table>, outlet: &Outlet, mut duties: Duties, worker: &Worker
         };
         let began = Instant::now();
         let last = matches!(order, Order::Stop(_));
+        if duties.warn && !started && !last {
+            started = warn_of_blindness(&table, outlet, &duties);
+        }
         // A warning that nobody waits for is not worth a longer shutdown.
         if !last || duties.witness.is_some() {
             look(&table, outlet, &mut duties, &mut warned, last);
@@ -135,6 +141,19 @@ fn run(table: &Weak<Table>, outlet: &Outlet, mut duties: Duties, worker: &Worker
             Order::Rest => rest = PERIOD.max(began.elapsed().saturating_mul(SHARE)),
         }
     }
+}
+
+/// Warns where tokio's spans don't arrive and never will. False while that can't be told.
+fn warn_of_blindness(table: &Table, outlet: &Outlet, duties: &Duties) -> bool {
+    let Some(found) = (duties.blindness)() else {
+        return false;
+    };
+    for diagnosis in found {
+        if !outlet.with(|| tracing::warn!(target: "straggler", "{diagnosis}")) {
+            table.loss.warning_failed();
+        }
+    }
+    true
 }
 
 fn look(

@@ -89,6 +89,10 @@ impl Snapshot {
         &self.diagnoses
     }
 
+    pub(crate) fn add_diagnoses(&mut self, found: Vec<Diagnosis>) {
+        self.diagnoses.extend(found);
+    }
+
     /// When it was taken.
     pub fn taken_at(&self) -> SystemTime {
         self.taken_at

@@ -1,6 +1,6 @@
 //! The handle by which tasks are asked about.
 
-use crate::capture::ParentRules;
+use crate::capture::{ParentRules, Sight};
 #[cfg(feature = "otlp")]
 use crate::export::Exporter;
 use crate::monitor::Monitor;
@@ -29,11 +29,21 @@ pub struct Tasks {
 pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) reader: Reader,
+    pub(crate) rules: Arc<ParentRules>,
+    pub(crate) sight: Arc<Sight>,
 }
 
 impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.reader.snapshot(&self.table)
+        if !self.sight.is_connected() {
+            crate::capture::connect(&self.table);
+        }
+        let mut snapshot = self.reader.snapshot(&self.table);
+        // What is asked of the subscriber is asked when no lock of ours is held.
+        let (rules, sight) = (&self.rules, &self.sight);
+        let found = crate::diagnose::from_outside(&self.table, rules, sight, Some(&snapshot));
+        snapshot.add_diagnoses(found);
+        snapshot
     }
 }
 

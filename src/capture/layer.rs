@@ -2,6 +2,7 @@
 
 use super::local::{self, Local, Seen};
 use super::parents::{self, ParentRules};
+use super::sight::{self, Sight};
 use super::spawn::{Sighting, Wrapped};
 use super::visit::{TaskFields, WakerFields};
 use super::{is_task_span, is_waker_event};
@@ -24,10 +25,12 @@ pub struct Capture {
     pub(crate) table: Arc<Table>,
     pub(crate) rules: Arc<ParentRules>,
     pub(crate) outlet: Arc<Outlet>,
+    pub(crate) sight: Arc<Sight>,
     /// Runs for as long as the layer does.
     pub(crate) monitor: Option<Arc<Monitor>>,
     #[cfg(feature = "otlp")]
     pub(crate) exporter: Option<Arc<Exporter>>,
+    pub(crate) seat: Arc<()>,
 }
 
 impl fmt::Debug for Capture {
@@ -52,6 +55,7 @@ pub struct CaptureFilter {
 impl CaptureFilter {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         if is_task_span(metadata) || is_waker_event(metadata) {
+            sight::reached(&self.rules, metadata);
             return self.source.spans();
         }
         self.rules.may_be_parent(metadata)
@@ -64,6 +68,8 @@ impl<S> Filter<S> for CaptureFilter {
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        #[cfg(feature = "opentelemetry")]
+        self.rules.foreign.callsite(metadata);
         if self.wants(metadata) {
             Interest::always()
         } else {
@@ -84,8 +90,15 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_register_dispatch(&self, dispatch: &tracing_core::Dispatch) {
+        self.connect(dispatch);
+        super::behind::note(dispatch, self);
+        self.table.strangers.installed();
+    }
+
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The filter has answered; but an `Option` round us hears of the subscriber only so.
         self.table.set_installed();
-        self.outlet.connect(dispatch);
+        Interest::always()
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
@@ -173,6 +186,12 @@ where
 }
 
 impl Capture {
+    pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
+        self.table.set_installed();
+        self.outlet.connect(dispatch);
+        self.sight.connect(dispatch);
+    }
+
     fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,

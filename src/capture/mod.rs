@@ -5,20 +5,26 @@
 //! judges anything. Nothing here may panic, block a poll, emit tracing, or call back
 //! into the host.
 
+mod behind;
+#[cfg(feature = "opentelemetry")]
+mod foreign;
 #[cfg(tokio_unstable)]
 mod hooks;
 mod layer;
 mod local;
 mod parents;
+mod sight;
 mod spawn;
 mod visit;
 
+pub(crate) use behind::{connect, is_in};
+#[cfg(feature = "opentelemetry")]
+pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
 pub(crate) use hooks::hook;
 pub use layer::{Capture, CaptureFilter};
-#[cfg(feature = "opentelemetry")]
-pub(crate) use parents::current_trace;
 pub(crate) use parents::{ParentRules, around_current};
+pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
 
 /// How a `runtime.spawn` span is told from the others.

@@ -1,7 +1,6 @@
 //! The user spans around a spawn.
 
-use super::is_task_span;
-use super::layer::Capture;
+use super::{behind, is_task_span};
 use crate::capture::local::Local;
 use crate::table::{Key, SpanFate, Spawner, Table, traits};
 use crate::task::{ParentSpan, Spans};
@@ -15,7 +14,10 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 pub(crate) struct ParentRules {
     pub(crate) targets: Targets,
     #[cfg(feature = "opentelemetry")]
-    pub(crate) trace_context: fn() -> Option<opentelemetry::trace::SpanContext>,
+    /// `None` for that of our own version of the crate.
+    pub(crate) trace_context: Option<fn() -> Option<opentelemetry::trace::SpanContext>>,
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) foreign: super::Foreign,
     /// Looks the current span up in a subscriber of the type that `build` was told.
     pub(crate) around_current: fn(&Dispatch, &Table, &ParentRules) -> Around,
 }
@@ -37,8 +39,7 @@ impl ParentRules {
     /// Adds the trace to what is around.
     pub(crate) fn spans(&self, around: Around) -> Option<Spans> {
         #[cfg(feature = "opentelemetry")]
-        // The host's code, and on a thread that is ending its storage may be gone.
-        let context = std::panic::catch_unwind(self.trace_context).unwrap_or(None);
+        let context = self.trace();
         #[cfg(feature = "opentelemetry")]
         let none = context.is_none();
         #[cfg(not(feature = "opentelemetry"))]
@@ -55,6 +56,19 @@ impl ParentRules {
     }
 }
 
+#[cfg(feature = "opentelemetry")]
+impl ParentRules {
+    fn trace(&self) -> Option<opentelemetry::trace::SpanContext> {
+        // The host's code, and on a thread that is ending its storage may be gone.
+        let context = self.trace_context.unwrap_or(current_trace);
+        let context = std::panic::catch_unwind(context).unwrap_or(None);
+        if context.is_some() {
+            self.foreign.trace_seen();
+        }
+        context
+    }
+}
+
 /// tokio's own spans are never parents.
 fn is_tokios(metadata: &Metadata<'_>) -> bool {
     is_task_span(metadata) || metadata.name().starts_with("runtime.resource")
@@ -62,7 +76,7 @@ fn is_tokios(metadata: &Metadata<'_>) -> bool {
 
 /// The trace that is current for this version of the `opentelemetry` crate.
 #[cfg(feature = "opentelemetry")]
-pub(crate) fn current_trace() -> Option<opentelemetry::trace::SpanContext> {
+fn current_trace() -> Option<opentelemetry::trace::SpanContext> {
     use opentelemetry::trace::TraceContextExt;
     opentelemetry::Context::map_current(|context| {
         let span = context.span();
@@ -118,8 +132,7 @@ where
     S: tracing_core::Subscriber + for<'a> LookupSpan<'a>,
 {
     // Elsewhere nobody would tell us that the span has closed, nor whose number it is.
-    let is_ours = |capture: &Capture| std::ptr::eq(Arc::as_ptr(&capture.table), table);
-    if !dispatch.downcast_ref::<Capture>().is_some_and(is_ours) {
+    if !behind::is_in(dispatch, table) {
         return Around::default();
     }
     let current = dispatch.current_span();

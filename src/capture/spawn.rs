@@ -4,7 +4,7 @@
 //! certain. Where the layer's spans or a hook see the same spawn, they enter the task
 //! into the table, marked as told by the wrapper, and add what only they know.
 
-use super::layer::Capture;
+use super::behind;
 use super::local::{self, Seen};
 use super::parents::ParentRules;
 use super::visit::Bounded;
@@ -189,10 +189,7 @@ impl TaskBuilder {
 
     #[track_caller]
     fn wrap<F: Future>(self, inner: F, kind: Kind) -> (Tracked<F>, Spawning) {
-        let capture = dispatcher::get_default(|dispatch| {
-            let capture = dispatch.downcast_ref::<Capture>()?;
-            Some((Arc::clone(&capture.table), Arc::clone(&capture.rules)))
-        });
+        let capture = dispatcher::get_default(behind::find);
         // Asked out here, as a closure has a caller of its own.
         let location = Location::caller();
         let shared = capture.map(|(table, rules)| {

@@ -3,10 +3,13 @@
 use super::orphans::Counts;
 use super::points::{SiteNow, Writer};
 use super::series::{Collection, Memory, TracedValue};
+use crate::capture::{ParentRules, Sight};
+use crate::diagnose::{self, Diagnosis};
 use crate::orphan::Finding;
 use crate::query::{Found, census};
 use crate::table::{Table, Totals};
 use crate::task::{Cause, Certainty, State};
+use crate::tasks::Shared;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -19,6 +22,9 @@ const SAME_MOMENT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Collector {
     table: Weak<Table>,
+    /// What the diagnoses go by.
+    rules: Arc<ParentRules>,
+    sight: Arc<Sight>,
     counts: Arc<Counts>,
     said: Mutex<Said>,
 }
@@ -31,9 +37,11 @@ struct Said {
 }
 
 impl Collector {
-    pub(crate) fn new(table: &Arc<Table>, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(shared: &Shared, counts: Arc<Counts>) -> Self {
         Self {
-            table: Arc::downgrade(table),
+            table: Arc::downgrade(&shared.table),
+            rules: Arc::clone(&shared.rules),
+            sight: Arc::clone(&shared.sight),
             counts,
             said: Mutex::default(),
         }
@@ -41,23 +49,29 @@ impl Collector {
 
     /// All metrics now. `None` once the table is gone.
     pub(crate) fn collect(&self) -> Option<Arc<Collection>> {
-        self.collect_with(&mut self.said.lock())
+        let table = self.table.upgrade()?;
+        // What is asked of the subscriber is asked when no lock of ours is held.
+        let mut diagnoses = diagnose::known(&table);
+        diagnoses.extend(diagnose::from_outside(
+            &table,
+            &self.rules,
+            &self.sight,
+            None,
+        ));
+        let mut said = self.said.lock();
+        let collection = collect(&table, &self.counts, &mut said.memory, &diagnoses);
+        let collection = Arc::new(collection);
+        said.last = Some((Instant::now(), Arc::clone(&collection)));
+        Some(collection)
     }
 
     /// All metrics, as of a moment ago at most.
     pub(crate) fn recent(&self) -> Option<Arc<Collection>> {
-        let mut said = self.said.lock();
-        match &said.last {
-            Some((at, last)) if at.elapsed() < SAME_MOMENT => Some(Arc::clone(last)),
-            _ => self.collect_with(&mut said),
+        let last = self.said.lock().last.clone();
+        match last {
+            Some((at, last)) if at.elapsed() < SAME_MOMENT => Some(last),
+            _ => self.collect(),
         }
-    }
-
-    fn collect_with(&self, said: &mut Said) -> Option<Arc<Collection>> {
-        let table = self.table.upgrade()?;
-        let collection = Arc::new(collect(&table, &self.counts, &mut said.memory));
-        said.last = Some((Instant::now(), Arc::clone(&collection)));
-        Some(collection)
     }
 }
 
@@ -87,7 +101,12 @@ impl Alive {
     }
 }
 
-fn collect(table: &Table, counts: &Counts, memory: &mut Memory) -> Collection {
+fn collect(
+    table: &Table,
+    counts: &Counts,
+    memory: &mut Memory,
+    diagnoses: &[Diagnosis],
+) -> Collection {
     // Ends are read before the live tasks and spawns after them, so that no task is
     // counted as ended and alive.
     let mut totals = table.tallies.totals(table.sites().len());
@@ -129,6 +148,6 @@ fn collect(table: &Table, counts: &Counts, memory: &mut Memory) -> Collection {
         });
     }
     writer.loss();
-    writer.diagnoses();
+    writer.diagnoses(diagnoses);
     writer.finish()
 }

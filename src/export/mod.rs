@@ -31,7 +31,7 @@ pub use settings::{Compression, Otlp, Protocol};
 
 use crate::Error;
 use crate::monitor::{Outlet, Witness};
-use crate::table::Table;
+use crate::tasks::Shared;
 use collect::Collector;
 use encode::Which;
 use opentelemetry::InstrumentationScope;
@@ -64,11 +64,11 @@ impl Exporter {
     /// Starts what is needed, and gives what the monitor must show each task to.
     pub(crate) fn start(
         settings: Settings,
-        table: &Arc<Table>,
+        shared: &Shared,
         outlet: &Arc<Outlet>,
     ) -> Result<(Self, Box<dyn Witness>), Error> {
         let counts = Arc::new(Counts::default());
-        let collector = Arc::new(Collector::new(table, Arc::clone(&counts)));
+        let collector = Arc::new(Collector::new(shared, Arc::clone(&counts)));
         let placing = Placing {
             child_within: settings.child_within,
             unsampled_parents: settings.unsampled_parents,
@@ -100,7 +100,7 @@ impl Exporter {
         let desk = Desk::new(sends_metrics.then_some(which));
         let sender = if sends_metrics || settings.traces.is_some() {
             let jobs = Jobs {
-                table: Arc::downgrade(table),
+                table: Arc::downgrade(&shared.table),
                 outbox,
                 max_batch: settings.max_batch,
                 interval: settings.interval,

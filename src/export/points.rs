@@ -5,6 +5,7 @@ use super::catalog::{self, Instrument};
 use super::collect::Alive;
 use super::orphans::Counted;
 use super::series::{Buckets, Collection, Memory, Metric, Point, TracedValue, Value, seconds};
+use crate::diagnose::Diagnosis;
 use crate::histogram::Histogram;
 use crate::query::SiteCensus;
 use crate::table::{Site, Table, Totals};
@@ -242,9 +243,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(crate) fn diagnoses(&mut self) {
-        let found = crate::diagnose::known(self.table);
-        let codes = || found.iter().map(crate::Diagnosis::code);
+    pub(crate) fn diagnoses(&mut self, found: &[Diagnosis]) {
+        let codes = || found.iter().map(Diagnosis::code);
         for code in self.memory.codes(codes()).to_vec() {
             let point = Point {
                 attributes: vec![KeyValue::new(catalog::CODE, code)],

@@ -15,6 +15,7 @@ mod runtimes;
 mod sequence;
 mod sites;
 mod slab;
+mod strangers;
 mod tallies;
 mod turn;
 mod wakes;
@@ -29,6 +30,7 @@ pub(crate) use record::{ParentTask, Record, traits};
 pub(crate) use runtimes::LastRuntime;
 pub(crate) use sites::{OVERFLOW, Place, Site};
 pub(crate) use slab::{Key, Slot, copy};
+pub(crate) use strangers::Since;
 pub(crate) use tallies::{Outcome, Tally, Totals};
 pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
 pub(crate) use wakes::{WakeReading, WakerOp};
@@ -61,6 +63,7 @@ pub(crate) struct Table {
     pub(crate) delivery: Delivery,
     #[cfg(feature = "otlp")]
     pub(crate) departures: departures::Departures,
+    pub(crate) strangers: strangers::Strangers,
     daemons: Daemons,
     slab: slab::Slab,
     sites: sites::Sites,
@@ -121,6 +124,7 @@ impl Table {
             delivery: Delivery::default(),
             #[cfg(feature = "otlp")]
             departures: departures::Departures::new(config.departures),
+            strangers: strangers::Strangers::default(),
             daemons,
             slab: slab::Slab::new(config.max_live_tasks),
             sites: sites::Sites::new(config.max_spawn_sites),
@@ -203,6 +207,7 @@ impl Table {
 
     /// Enters a task, or refuses it at the limit.
     pub(crate) fn spawn(&self, tally: &mut Tally, new: NewTask<'_>, now: Nanos) -> Option<Key> {
+        self.strangers.announced(new.id);
         let Some((key, slot)) = self.slab.claim(tally.thread()) else {
             self.loss.refused();
             return None;

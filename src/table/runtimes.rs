@@ -176,6 +176,13 @@ impl Runtimes {
         Some((runtime.handle.metrics().num_alive_tasks(), runtime.complete))
     }
 
+    /// The same runtime, to look at more closely. Not for a poll, where it could be the last.
+    pub(crate) fn handle(&self, number: u32) -> Option<(Handle, bool)> {
+        let known = self.known.lock();
+        let runtime = known.by_number.get(&number)?;
+        Some((runtime.handle.clone(), runtime.complete))
+    }
+
     /// Lets go of runtimes that two looks in a row found without a tracked task.
     pub(crate) fn release_unused(&self, in_use: &HashSet<u32>) {
         let mut released = Vec::new();
