@@ -11,7 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use super::answer::Answer;
 use super::common::{Flavour, MS, World};
-use super::misbehaving::{LONG, otlp};
+use super::host::{LONG, otlp};
 use super::receiver::{PATIENCE, PROTOCOLS, Receiver};
 use super::unseen;
 
