@@ -205,11 +205,13 @@ impl Orders {
             if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
                 return Poll::Ready(sent);
             }
-            (too_late.as_mut().poll(cx)).map(|()| Sent {
-                rejected: 0,
-                failure: Some(format!(
-                    "{what} were not taken in the time for the shutdown"
-                )),
+            too_late.as_mut().poll(cx).map(|()| {
+                self.stopping.cut_short.store(true, Ordering::Relaxed);
+                let failure = format!("{what} were not taken in the time for the shutdown");
+                Sent {
+                    rejected: 0,
+                    failure: Some(failure),
+                }
             })
         })
         .await

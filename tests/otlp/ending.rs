@@ -169,9 +169,11 @@ fn nothing_is_gathered_after_the_shutdown() {
 
 /// Whether it was an error, in time.
 #[track_caller]
-fn bounded(call: impl FnOnce() -> Result<(), straggler::Error>) {
+fn bounded(tasks: &Tasks, call: impl FnOnce() -> Result<(), straggler::Error>) {
     let began = Instant::now();
-    let error = call().expect_err("it hangs");
+    let Err(error) = call() else {
+        panic!("it hangs:\n{}", tasks.snapshot());
+    };
     assert!(error.is_timeout(), "{error}");
     assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
 }
@@ -185,8 +187,8 @@ fn nobody_waits_longer_for_one_that_hangs_than_asked() {
         });
         let runtime = world.runtime(flavour);
         at(place, &world, runtime, |tasks| {
-            bounded(|| tasks.flush(100 * MS));
-            bounded(|| tasks.shutdown(300 * MS));
+            bounded(tasks, || tasks.flush(100 * MS));
+            bounded(tasks, || tasks.shutdown(300 * MS));
             // It ends by itself, though what hangs had an hour.
             let deadline = Instant::now() + PATIENCE;
             while tasks.shutdown(10 * MS).is_err() {
