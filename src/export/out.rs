@@ -83,6 +83,13 @@ impl Outbox {
         queue.spans.drain(..count).collect()
     }
 
+    /// No more are taken in, and those that are there are not sent.
+    pub(crate) fn close(&self) -> usize {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.spans).len()
+    }
+
     /// Those markers did not arrive.
     pub(crate) fn not_delivered(&self, tasks: Vec<u64>) {
         self.undelivered.lock().extend(tasks);

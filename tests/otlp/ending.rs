@@ -4,6 +4,9 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use straggler::otlp::MetricExporter;
 use straggler::{Builder, Tasks};
 use tokio::runtime::Runtime;
 use tracing::dispatcher::{self, Dispatch};
@@ -165,6 +168,30 @@ fn nothing_is_gathered_after_the_shutdown() {
     }
     drop(runtime);
     assert!(world.snapshot().loss().is_empty(), "{}", world.snapshot());
+}
+
+#[test]
+fn a_reader_of_the_program_is_not_kept_waiting() {
+    let receiver = Receiver::start(PROTOCOLS[0]);
+    let world = World::with(|builder| builder.otlp(otlp(&receiver)));
+    let exporter = MetricExporter::new(&world.tasks).expect("metrics are exported");
+    let reader = PeriodicReader::builder(exporter).with_interval(LONG * 100);
+    let provider = SdkMeterProvider::builder()
+        .with_reader(reader.build())
+        .build();
+    provider.meter("own").u64_counter("own").build().add(1, &[]);
+    provider.force_flush().expect("it is sent");
+    world.tasks.shutdown(LONG).expect("in time");
+    // The reader's thread may wait for ever, and then so does this one.
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(provider.force_flush().is_err()));
+    assert_eq!(
+        told.recv_timeout(BOUND),
+        Ok(true),
+        "nobody is there to send"
+    );
+    let received = receiver.received();
+    assert_eq!(received.points("own").len(), 1, "{received}");
 }
 
 /// Whether it was an error, in time.
