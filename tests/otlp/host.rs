@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use straggler::Builder;
 use straggler::otlp::{self, Otlp};
 use tokio::runtime::Runtime;
 
@@ -34,7 +35,12 @@ pub struct Host {
 
 impl Host {
     pub fn new(receiver: Receiver, options: impl FnOnce(Otlp) -> Otlp) -> Self {
-        let world = World::on_real_time(|builder| builder.otlp(options(otlp(&receiver))));
+        let otlp = options(otlp(&receiver));
+        Self::with(receiver, |builder| builder.otlp(otlp))
+    }
+
+    pub fn with(receiver: Receiver, options: impl FnOnce(Builder) -> Builder) -> Self {
+        let world = World::on_real_time(options);
         Self {
             runtime: world.runtime(Flavour::CurrentThread),
             world,
@@ -44,19 +50,12 @@ impl Host {
 
     /// So many orphans, named `leaked`, that end when the gate is opened.
     pub fn leak(&self, count: u64) -> (Gate, Arc<Truth>) {
-        self.leak_with(count, |spawn| spawn())
-    }
-
-    /// The same, with something around each spawn.
-    pub fn leak_with(&self, count: u64, around: fn(&mut dyn FnMut())) -> (Gate, Arc<Truth>) {
         let (gate, truth) = (Gate::default(), Arc::new(Truth::default()));
         self.runtime.block_on(async {
             let (gate, truth) = (gate.clone(), Arc::clone(&truth));
             let request = async move {
                 for _ in 0..count {
-                    around(&mut || {
-                        straggler::task("leaked").spawn(truth.count(gate.passed()));
-                    });
+                    straggler::task("leaked").spawn(truth.count(gate.passed()));
                 }
             };
             tokio::spawn(request).await.expect("the request returns");
