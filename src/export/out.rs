@@ -83,6 +83,13 @@ impl Outbox {
         queue.spans.drain(..count).collect()
     }
 
+    /// No more are taken in, and those that are there are not sent.
+    pub(crate) fn close(&self) -> usize {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.spans).len()
+    }
+
     /// Those markers did not arrive.
     pub(crate) fn not_delivered(&self, tasks: Vec<u64>) {
         self.undelivered.lock().extend(tasks);
@@ -269,4 +276,41 @@ fn through(tracer: &SdkTracer, draft: Draft, place: Place) -> Put {
     }
     span.end_with_timestamp(draft.end);
     Put::Done(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    fn draft() -> Draft {
+        Draft {
+            name: "task".into(),
+            parent: None,
+            age: Duration::ZERO,
+            start: SystemTime::UNIX_EPOCH,
+            end: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_sender_has_gone_is_refused() {
+        let placing = Placing {
+            child_within: Duration::ZERO,
+            unsampled_parents: false,
+        };
+        let outbox = Outbox::new(1);
+        let mut out = Out::to_sender(placing, Arc::clone(&outbox), 1);
+        assert!(matches!(out.put(draft(), None, false), Put::Done(_)));
+        assert!(matches!(out.put(draft(), None, false), Put::Refused));
+        assert!(matches!(out.put(draft(), None, true), Put::Done(_)));
+        assert_eq!(outbox.take_to_the_last(1).len(), 1);
+        assert_eq!(outbox.take_to_the_last(1).len(), 1);
+        assert!(out.has_room());
+        assert_eq!(outbox.take_to_the_last(1).len(), 0);
+        assert!(matches!(out.put(draft(), None, true), Put::Refused));
+    }
 }

@@ -1,8 +1,8 @@
 //! Our metrics in the program's own `PeriodicReader`.
 
 use super::Exporter;
+use super::desk::Desk;
 use super::encode::{self, Which};
-use super::sender::Desk;
 use crate::{Error, Tasks};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -71,8 +71,9 @@ impl PushMetricExporter for MetricExporter {
         }
         let failed = |what: &str| OTelSdkError::InternalFailure(what.to_owned());
         let replied = (self.desk.hand_in(request))
-            .ok_or_else(|| failed("straggler's sender has more requests than it can take"))?;
-        let sent = (replied.await).map_err(|_| failed("straggler's sender has stopped"))?;
+            .ok_or_else(|| failed("straggler's sender has stopped, or has too much to send"))?;
+        let sent =
+            (replied.wait().await).ok_or_else(|| failed("straggler's sender has stopped"))?;
         match sent.failure {
             Some(failure) => Err(OTelSdkError::InternalFailure(failure)),
             None => Ok(()),

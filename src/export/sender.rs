@@ -4,7 +4,8 @@
 //! does. What comes faster than it goes out is bounded and counted.
 
 use super::collect::Collector;
-use super::encode::{self, Which};
+use super::desk::Desk;
+use super::encode;
 use super::out::{Outbox, Ready};
 use super::quiet::Quiet;
 use super::settings::Settings;
@@ -15,8 +16,6 @@ use crate::table::Table;
 use crate::worker::{Order, Worker};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +23,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout_at};
 
 /// The parts of the thread's work, which don't wait for each other.
@@ -54,55 +53,6 @@ pub(crate) struct Jobs {
     pub(crate) desk: Arc<Desk>,
     /// Of our own points.
     pub(crate) resource: Resource,
-}
-
-/// Where requests of metrics are handed in, and where it is said which metrics are ours to send.
-#[derive(Debug)]
-pub(crate) struct Desk {
-    /// `None` where another way out has them all, or none are wanted.
-    pub(crate) own: Mutex<Option<Which>>,
-    requests: Mutex<VecDeque<Request>>,
-    changed: Notify,
-}
-
-/// Metrics that somebody waits to see sent.
-#[derive(Debug)]
-struct Request {
-    metrics: ExportMetricsServiceRequest,
-    reply: oneshot::Sender<Sent>,
-}
-
-/// A reader hands in one request at a time.
-const MOST_REQUESTS: usize = 16;
-
-impl Desk {
-    pub(crate) fn new(own: Option<Which>) -> Arc<Self> {
-        Arc::new(Self {
-            own: Mutex::new(own),
-            requests: Mutex::new(VecDeque::new()),
-            changed: Notify::new(),
-        })
-    }
-
-    /// Hands a request in. The reply never comes where the sender has stopped.
-    pub(crate) fn hand_in(
-        &self,
-        metrics: ExportMetricsServiceRequest,
-    ) -> Option<oneshot::Receiver<Sent>> {
-        let (reply, replied) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        if requests.len() >= MOST_REQUESTS {
-            return None;
-        }
-        requests.push_back(Request { metrics, reply });
-        drop(requests);
-        self.changed.notify_one();
-        Some(replied)
-    }
-
-    fn next(&self) -> Option<Request> {
-        self.requests.lock().pop_front()
-    }
 }
 
 impl Sender {
@@ -205,11 +155,13 @@ impl Orders {
             if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
                 return Poll::Ready(sent);
             }
-            (too_late.as_mut().poll(cx)).map(|()| Sent {
-                rejected: 0,
-                failure: Some(format!(
-                    "{what} were not taken in the time for the shutdown"
-                )),
+            too_late.as_mut().poll(cx).map(|()| {
+                self.stopping.cut_short.store(true, Ordering::Relaxed);
+                let failure = format!("{what} were not taken in the time for the shutdown");
+                Sent {
+                    rejected: 0,
+                    failure: Some(failure),
+                }
             })
         })
         .await
@@ -246,6 +198,11 @@ fn run(
     };
     drop(entered);
     tell(ready, Ok(()));
+    let _open = Open {
+        table: Weak::clone(&jobs.table),
+        outbox: Arc::clone(&jobs.outbox),
+        desk: Arc::clone(&jobs.desk),
+    };
     let jobs = Arc::new(jobs);
     let spans = runtime.spawn(spans(Arc::clone(&jobs), Arc::clone(&wire), orders.clone()));
     let joined = runtime.block_on(async {
@@ -256,6 +213,23 @@ fn run(
     runtime.shutdown_background();
     if let Err(panicked) = joined {
         std::panic::resume_unwind(panicked.into_panic());
+    }
+}
+
+/// Closes both, however the thread ends.
+struct Open {
+    table: Weak<Table>,
+    outbox: Arc<Outbox>,
+    desk: Arc<Desk>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let rest = self.outbox.close();
+        if let Some(table) = self.table.upgrade() {
+            table.loss.spans_lost(rest as u64);
+        }
+        self.desk.close();
     }
 }
 
@@ -308,8 +282,7 @@ async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
         let order = orders.worker.order(METRICS);
         while let Some(request) = jobs.desk.next() {
             let sent = send_metrics(jobs, wire, request.metrics, orders).await;
-            // Who handed it in may have gone; it was sent all the same.
-            drop(request.reply.send(sent));
+            request.reply.write(Some(sent));
         }
         let is_time = tokio::time::Instant::now() >= next;
         if is_time || order != Order::Rest {

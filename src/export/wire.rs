@@ -102,14 +102,14 @@ impl Wire {
 #[derive(Clone)]
 enum Line {
     Grpc(Channel),
-    Http(http::Client),
+    Http(Box<http::Client>),
 }
 
 impl Line {
     fn to(signal: &Signal) -> Result<Self, Error> {
         match signal.protocol {
             Protocol::Grpc => grpc::channel(signal).map(Self::Grpc),
-            Protocol::HttpProtobuf => http::client(signal).map(Self::Http),
+            Protocol::HttpProtobuf => http::client(signal).map(|client| Self::Http(Box::new(client))),
         }
     }
 }

@@ -4,6 +4,9 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use straggler::otlp::MetricExporter;
 use straggler::{Builder, Tasks};
 use tokio::runtime::Runtime;
 use tracing::dispatcher::{self, Dispatch};
@@ -11,7 +14,7 @@ use tracing_subscriber::prelude::*;
 
 use super::answer::Answer;
 use super::common::{Flavour, MS, World};
-use super::misbehaving::{LONG, otlp};
+use super::host::{LONG, otlp};
 use super::receiver::{PATIENCE, PROTOCOLS, Receiver};
 use super::unseen;
 
@@ -167,11 +170,37 @@ fn nothing_is_gathered_after_the_shutdown() {
     assert!(world.snapshot().loss().is_empty(), "{}", world.snapshot());
 }
 
+#[test]
+fn a_reader_of_the_program_is_not_kept_waiting() {
+    let receiver = Receiver::start(PROTOCOLS[0]);
+    let world = World::with(|builder| builder.otlp(otlp(&receiver)));
+    let exporter = MetricExporter::new(&world.tasks).expect("metrics are exported");
+    let reader = PeriodicReader::builder(exporter).with_interval(LONG * 100);
+    let provider = SdkMeterProvider::builder()
+        .with_reader(reader.build())
+        .build();
+    provider.meter("own").u64_counter("own").build().add(1, &[]);
+    provider.force_flush().expect("it is sent");
+    world.tasks.shutdown(LONG).expect("in time");
+    // The reader's thread may wait for ever, and then so does this one.
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(provider.force_flush().is_err()));
+    assert_eq!(
+        told.recv_timeout(BOUND),
+        Ok(true),
+        "nobody is there to send"
+    );
+    let received = receiver.received();
+    assert_eq!(received.points("own").len(), 1, "{received}");
+}
+
 /// Whether it was an error, in time.
 #[track_caller]
-fn bounded(call: impl FnOnce() -> Result<(), straggler::Error>) {
+fn bounded(tasks: &Tasks, call: impl FnOnce() -> Result<(), straggler::Error>) {
     let began = Instant::now();
-    let error = call().expect_err("it hangs");
+    let Err(error) = call() else {
+        panic!("it hangs:\n{}", tasks.snapshot());
+    };
     assert!(error.is_timeout(), "{error}");
     assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
 }
@@ -185,8 +214,8 @@ fn nobody_waits_longer_for_one_that_hangs_than_asked() {
         });
         let runtime = world.runtime(flavour);
         at(place, &world, runtime, |tasks| {
-            bounded(|| tasks.flush(100 * MS));
-            bounded(|| tasks.shutdown(300 * MS));
+            bounded(tasks, || tasks.flush(100 * MS));
+            bounded(tasks, || tasks.shutdown(300 * MS));
             // It ends by itself, though what hangs had an hour.
             let deadline = Instant::now() + PATIENCE;
             while tasks.shutdown(10 * MS).is_err() {

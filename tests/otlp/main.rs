@@ -8,6 +8,7 @@ mod common;
 
 mod answer;
 mod ending;
+mod host;
 mod misbehaving;
 mod orphans_told;
 mod received;
@@ -15,6 +16,7 @@ mod receiver;
 mod receiver_is_right;
 mod rotel;
 mod rotel_agrees;
+mod rotel_service;
 mod rotel_text;
 mod sample;
 mod sender;

@@ -1,157 +1,17 @@
 //! Whatever the receiver does: the host goes on, memory is bounded, what did not arrive is
 //! counted, exactly, and all is well by itself once the receiver is.
-#![allow(unreachable_pub)]
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::HashSet;
+use std::time::Duration;
 
 use opentelemetry::trace::SpanId;
-use straggler::otlp::{self, Otlp};
-use tokio::runtime::Runtime;
 
 use super::answer::Answer;
-use super::common::{Flavour, Gate, MS, Truth, World};
-use super::received::{Received, Request, Signal};
-use super::receiver::{PATIENCE, PROTOCOLS, Protocol, Receiver};
-
-pub const LONG: Duration = Duration::from_secs(30);
-const SIGNALS: [Signal; 2] = [Signal::Traces, Signal::Metrics];
-
-pub fn otlp(receiver: &Receiver) -> Otlp {
-    Otlp::new()
-        .endpoint(&receiver.endpoint())
-        .protocol(match receiver.protocol() {
-            Protocol::Grpc => otlp::Protocol::Grpc,
-            Protocol::Http => otlp::Protocol::HttpProtobuf,
-        })
-}
-
-/// A program that leaks, and what it exports to.
-struct Host {
-    runtime: Runtime,
-    world: World,
-    receiver: Receiver,
-}
-
-impl Host {
-    fn new(receiver: Receiver, options: impl FnOnce(Otlp) -> Otlp) -> Self {
-        let world = World::on_real_time(|builder| builder.otlp(options(otlp(&receiver))));
-        Self {
-            runtime: world.runtime(Flavour::CurrentThread),
-            world,
-            receiver,
-        }
-    }
-
-    /// So many orphans, named `leaked`, that end when the gate is opened.
-    fn leak(&self, count: u64) -> (Gate, Arc<Truth>) {
-        let (gate, truth) = (Gate::default(), Arc::new(Truth::default()));
-        self.runtime.block_on(async {
-            let (gate, truth) = (gate.clone(), Arc::clone(&truth));
-            let request = async move {
-                for _ in 0..count {
-                    straggler::task("leaked").spawn(truth.count(gate.passed()));
-                }
-            };
-            tokio::spawn(request).await.expect("the request returns");
-        });
-        self.go_on_until(|| truth.polls() == count);
-        (gate, truth)
-    }
-
-    /// Opens the gate, and comes back when all have ended.
-    fn end(&self, (gate, truth): (Gate, Arc<Truth>), count: u64) {
-        gate.open();
-        self.go_on_until(|| truth.dropped() == count);
-    }
-
-    /// The host polls its tasks meanwhile.
-    #[track_caller]
-    fn go_on_until(&self, done: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        self.runtime.block_on(async {
-            while !done() {
-                assert!(Instant::now() < deadline, "{}", self.receiver.received());
-                tokio::task::yield_now().await;
-            }
-        });
-    }
-
-    /// A round of the export has been made, whatever came of it.
-    #[track_caller]
-    fn flush(&self) {
-        self.world.tasks.flush(LONG).expect("no round hangs");
-    }
-
-    #[track_caller]
-    fn flush_until(&self, done: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(self) {
-            assert!(Instant::now() < deadline, "{}", self.receiver.received());
-            self.flush();
-        }
-    }
-
-    /// What the diagnosis `export-failing` says.
-    fn failing(&self) -> Vec<String> {
-        let diagnoses = self.world.tasks.diagnose();
-        let failing = diagnoses.iter().filter(|it| it.code() == "export-failing");
-        failing.map(ToString::to_string).collect()
-    }
-
-    fn lost(&self) -> [u64; 2] {
-        let snapshot = self.world.snapshot();
-        [snapshot.loss().spans_lost(), snapshot.loss().points_lost()]
-    }
-
-    /// Stops, and holds what is said to be lost against all that the receiver ever saw.
-    #[track_caller]
-    fn balance(self) -> Received {
-        self.world.tasks.shutdown(LONG).expect("in time");
-        let received = self.receiver.received();
-        assert_eq!(self.lost(), missing(&received), "{received}");
-        assert!(received.strays.is_empty(), "{received}");
-        received
-    }
-}
-
-fn named(received: &Received, name: &str) -> Vec<super::view::Span> {
-    let mut spans = received.spans();
-    spans.retain(|span| span.name == name);
-    spans
-}
-
-/// Spans and points that were seen, and not accepted in any attempt.
-fn missing(received: &Received) -> [u64; 2] {
-    let rejected = |request: &Request, of: u64| {
-        let rejected = request.arrival.answer.rejected();
-        rejected.map_or(0, |(rejected, _)| of.min(rejected as u64))
-    };
-    let (mut lost_spans, mut lost_points) = (0, 0);
-    let mut spans = BTreeMap::<[u8; 8], bool>::new();
-    let mut collections = BTreeMap::<SystemTime, (u64, bool)>::new();
-    for request in &received.requests {
-        let (of_spans, points) = (request.spans(), request.points());
-        lost_spans += rejected(request, of_spans.len() as u64);
-        lost_points += rejected(request, points.len() as u64);
-        for span in of_spans {
-            let accepted = spans.entry(span.span_id.to_bytes()).or_default();
-            assert!(!*accepted, "{} came twice: {received}", span.name);
-            *accepted = request.accepted();
-        }
-        if let Some(point) = points.first() {
-            let new = (points.len() as u64, false);
-            let (_, accepted) = collections.entry(point.time).or_insert(new);
-            assert!(!*accepted, "points came twice: {received}");
-            *accepted = request.accepted();
-        }
-    }
-    lost_spans += spans.values().filter(|accepted| !**accepted).count() as u64;
-    let refused = collections.values().filter(|(_, accepted)| !accepted);
-    lost_points += refused.map(|(count, _)| count).sum::<u64>();
-    [lost_spans, lost_points]
-}
+use super::common::MS;
+use super::host::{Host, LONG, SIGNALS, named, otlp};
+use super::received::{Request, Signal};
+use super::receiver::{PROTOCOLS, Protocol, Receiver};
+use super::view::Span;
 
 /// Three orphans are told of in vain, and told of anew once the receiver is well.
 fn in_vain_and_then_anew(
@@ -214,7 +74,7 @@ fn sorted(mut failing: Vec<String>) -> Vec<String> {
     failing
 }
 
-fn ids(spans: &[super::view::Span]) -> HashSet<SpanId> {
+fn ids(spans: &[Span]) -> HashSet<SpanId> {
     spans.iter().map(|span| span.span_id).collect()
 }
 
@@ -476,5 +336,35 @@ fn a_flood_of_ends_while_one_hangs() {
         let made = MANY + 1 + all("orphan leaked");
         let arrived = wholes + named(&received, "orphan leaked").len() as u64;
         assert_eq!(host.lost()[0], made - arrived, "{received}");
+    }
+}
+
+#[test]
+fn ends_that_no_span_tells_of_are_no_loss() {
+    const MANY: u64 = 50;
+    for protocol in PROTOCOLS {
+        let host = Host::new(Receiver::start(protocol), |otlp| {
+            (otlp.interval(Duration::from_secs(3_600)))
+                .max_queued_spans(1)
+                .max_marked_orphans(1)
+        });
+        let leaked = host.leak(MANY);
+        host.flush_until(|host| host.world.snapshot().loss().orphans_left_out() == MANY - 1);
+        host.end(leaked, MANY);
+        host.flush();
+        let received = host.balance();
+        assert_eq!(received.span_count(), 2, "{received}");
+
+        let receiver = Receiver::start(protocol);
+        let otlp = otlp(&receiver).max_queued_spans(1);
+        let host = Host::with(receiver, |builder| {
+            builder.otlp(otlp).daemon_spawned_at("tests/otlp/host.rs")
+        });
+        let daemons = host.leak(MANY);
+        host.flush();
+        host.end(daemons, MANY);
+        host.flush();
+        let received = host.balance();
+        assert_eq!(received.span_count(), 0, "{received}");
     }
 }

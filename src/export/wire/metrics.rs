@@ -26,7 +26,7 @@ impl Metrics {
             signal: signal.clone(),
             service: match line {
                 Line::Grpc(channel) => Service::Grpc(MetricsService::new(channel, signal)),
-                Line::Http(client) => Service::Http(Http::new(client, signal)?),
+                Line::Http(client) => Service::Http(Http::new(*client, signal)?),
             },
         })
     }

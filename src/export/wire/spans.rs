@@ -54,7 +54,7 @@ impl Spans {
             Line::Grpc(channel) => over_grpc(channel, signal),
             Line::Http(client) => over_http(
                 Relay {
-                    http: Http::new(client, signal)?,
+                    http: Http::new(*client, signal)?,
                     refused: Arc::clone(&refused),
                 },
                 signal,
