@@ -185,12 +185,7 @@ struct Orders {
 
 impl Orders {
     /// Sends, but once a stop is asked for no longer than until its deadline.
-    async fn obey(
-        &self,
-        what: &str,
-        part: usize,
-        sending: impl Future<Output = Sent>,
-    ) -> Sent {
+    async fn obey(&self, what: &str, part: usize, sending: impl Future<Output = Sent>) -> Sent {
         let mut sending = pin!(sending);
         let mut too_late = pin!(self.too_late(part));
         poll_fn(|cx| {
@@ -199,7 +194,9 @@ impl Orders {
             }
             (too_late.as_mut().poll(cx)).map(|()| Sent {
                 rejected: 0,
-                failure: Some(format!("{what} were not taken in the time for the shutdown")),
+                failure: Some(format!(
+                    "{what} were not taken in the time for the shutdown"
+                )),
             })
         })
         .await
@@ -237,11 +234,7 @@ fn run(
     drop(entered);
     tell(ready, Ok(()));
     let jobs = Arc::new(jobs);
-    let spans = runtime.spawn(spans(
-        Arc::clone(&jobs),
-        Arc::clone(&wire),
-        orders.clone(),
-    ));
+    let spans = runtime.spawn(spans(Arc::clone(&jobs), Arc::clone(&wire), orders.clone()));
     let joined = runtime.block_on(async {
         metrics(&jobs, &wire, &orders).await;
         spans.await

@@ -6,8 +6,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod agreement;
 mod answer;
+mod exporting;
+mod metrics_agree;
 mod orphans_told;
+mod placing;
 mod received;
 mod receiver;
 mod receiver_is_right;
@@ -17,6 +21,7 @@ mod rotel_text;
 mod sample;
 mod sender;
 mod service;
+mod storm;
 mod tls;
 mod unseen;
 mod view;

@@ -109,7 +109,9 @@ fn print(phase: &str, seen: &[Seen]) {
         writeln!(text, "\nSEEN {phase} {line}").expect("a String takes all");
     }
     use std::io::Write as _;
-    std::io::stdout().write_all(text.as_bytes()).expect("stdout");
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .expect("stdout");
 }
 
 fn printed(phase: &str, said: &str) -> BTreeSet<String> {
@@ -327,10 +329,16 @@ fn a_layer_that_spawns_within_an_event() {
         .build()
         .expect("a runtime");
     let _entered = runtime.enter();
-    tasks.flush(Duration::from_millis(300)).expect_err("it hangs");
+    tasks
+        .flush(Duration::from_millis(300))
+        .expect_err("it hangs");
     let deadline = Instant::now() + PATIENCE;
     // Where a thread has a dispatcher of its own, tracing shuts itself off within an event.
-    while !tasks.snapshot().tasks().any(|task| task.name() == Some("nested")) {
+    while !tasks
+        .snapshot()
+        .tasks()
+        .any(|task| task.name() == Some("nested"))
+    {
         assert!(Instant::now() < deadline, "{}", tasks.snapshot());
         tracing::info!(target: "nest", "now");
     }
