@@ -66,14 +66,15 @@ impl Counts {
         }
     }
 
-    /// Those of one site. An example is given once.
-    pub(crate) fn take(&self, site: u32) -> Vec<(Why, Counted)> {
+    /// Those of one site, with their examples if wanted. An example is given once.
+    pub(crate) fn take(&self, site: u32, with_examples: bool) -> Vec<(Why, Counted)> {
         let mut counted = self.counted.lock();
         let Some(of_site) = counted.get_mut(&site) else {
             return Vec::new();
         };
-        let taken = of_site.clone();
-        for (_, counted) in of_site {
+        let mut taken = of_site.clone();
+        let without = if with_examples { of_site } else { &mut taken };
+        for (_, counted) in without {
             counted.example = None;
         }
         taken

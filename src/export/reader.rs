@@ -56,22 +56,20 @@ impl PushMetricExporter for MetricExporter {
             return Err(OTelSdkError::AlreadyShutdown);
         }
         let mut request = ExportMetricsServiceRequest::from(metrics);
-        let ours = super::scope();
-        let is_observed =
-            (metrics.scope_metrics()).any(|scope| scope.scope().name() == ours.name());
-        let which = match is_observed {
+        let which = match self.exporter.is_observed {
             true => Which::Histograms,
             false => Which::All,
         };
-        if let Some(collection) = self.exporter.collector.recent()
+        if let Some(collection) = self.exporter.collector.collect()
             && let Some(resource) = request.resource_metrics.first_mut()
         {
             let added = encode::scope_metrics(&collection, which);
             resource.scope_metrics.push(added);
         }
         let failed = |what: &str| OTelSdkError::InternalFailure(what.to_owned());
-        let replied = (self.desk.hand_in(request))
-            .ok_or_else(|| failed("straggler's sender has more requests than it can take"))?;
+        let replied = (self.desk.hand_in(request)).ok_or_else(|| {
+            failed("straggler's sender has stopped, or more requests than it can take")
+        })?;
         let sent = (replied.await).map_err(|_| failed("straggler's sender has stopped"))?;
         match sent.failure {
             Some(failure) => Err(OTelSdkError::InternalFailure(failure)),

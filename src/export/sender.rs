@@ -61,8 +61,19 @@ pub(crate) struct Jobs {
 pub(crate) struct Desk {
     /// `None` where another way out has them all, or none are wanted.
     pub(crate) own: Mutex<Option<Which>>,
-    requests: Mutex<VecDeque<Request>>,
+    /// `None` once the sender has stopped.
+    requests: Mutex<Option<VecDeque<Request>>>,
     changed: Notify,
+}
+
+/// Closes the desk when the sender stops, however it does: nobody waits for a reply that
+/// can't come.
+struct Closing<'a>(&'a Desk);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        *self.0.requests.lock() = None;
+    }
 }
 
 /// Metrics that somebody waits to see sent.
@@ -79,29 +90,28 @@ impl Desk {
     pub(crate) fn new(own: Option<Which>) -> Arc<Self> {
         Arc::new(Self {
             own: Mutex::new(own),
-            requests: Mutex::new(VecDeque::new()),
+            requests: Mutex::new(Some(VecDeque::new())),
             changed: Notify::new(),
         })
     }
 
-    /// Hands a request in. The reply never comes where the sender has stopped.
+    /// Hands a request in. `None` where too many wait, or the sender has stopped.
     pub(crate) fn hand_in(
         &self,
         metrics: ExportMetricsServiceRequest,
     ) -> Option<oneshot::Receiver<Sent>> {
         let (reply, replied) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        if requests.len() >= MOST_REQUESTS {
-            return None;
+        {
+            let mut requests = self.requests.lock();
+            let requests = (requests.as_mut()).filter(|waiting| waiting.len() < MOST_REQUESTS)?;
+            requests.push_back(Request { metrics, reply });
         }
-        requests.push_back(Request { metrics, reply });
-        drop(requests);
         self.changed.notify_one();
         Some(replied)
     }
 
     fn next(&self) -> Option<Request> {
-        self.requests.lock().pop_front()
+        self.requests.lock().as_mut()?.pop_front()
     }
 }
 
@@ -290,6 +300,7 @@ async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, orders: &Orders
 
 /// Sends our own metrics at each interval, and those handed in at once.
 async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
+    let _closing = Closing(&jobs.desk);
     let mut next = tokio::time::Instant::now() + jobs.interval;
     loop {
         let order = orders.worker.order(METRICS);

@@ -12,6 +12,7 @@ mod exporting;
 mod metrics_agree;
 mod orphans_told;
 mod placing;
+mod providers;
 mod received;
 mod receiver;
 mod receiver_is_right;
