@@ -8,6 +8,9 @@ mod common;
 
 mod agreement;
 mod answer;
+mod documented;
+#[cfg(target_os = "linux")]
+mod environment;
 mod exporting;
 mod metrics_agree;
 mod orphans_told;
