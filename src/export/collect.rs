@@ -15,7 +15,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// The instruments of one reader ask one after another, and get the same moment.
+/// The instruments of one reader ask one after another, and get the same moment. Who asks for
+/// the second time wants another.
 const SAME_MOMENT: Duration = Duration::from_millis(200);
 
 /// Gives all metrics, to whoever carries them out.
@@ -33,7 +34,15 @@ pub(crate) struct Collector {
 #[derive(Debug, Default)]
 struct Said {
     memory: Memory,
-    last: Option<(Instant, Arc<Collection>)>,
+    last: Option<Last>,
+}
+
+/// What the instruments of a reader are being given.
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    collection: Arc<Collection>,
+    asked: Vec<&'static str>,
 }
 
 impl Collector {
@@ -47,31 +56,45 @@ impl Collector {
         }
     }
 
-    /// All metrics now. `None` once the table is gone.
-    pub(crate) fn collect(&self) -> Option<Arc<Collection>> {
+    /// All metrics now, with the exemplars since the last time. `None` once the table is gone.
+    pub(crate) fn collect(&self) -> Option<Collection> {
         let table = self.table.upgrade()?;
-        // What is asked of the subscriber is asked when no lock of ours is held.
-        let mut diagnoses = diagnose::known(&table);
-        diagnoses.extend(diagnose::from_outside(
-            &table,
-            &self.rules,
-            &self.sight,
-            None,
-        ));
+        let diagnoses = self.diagnoses(&table);
         let mut said = self.said.lock();
-        let collection = collect(&table, &self.counts, &mut said.memory, &diagnoses);
+        let memory = &mut said.memory;
+        Some(collect(&table, &self.counts, memory, &diagnoses, true))
+    }
+
+    /// All metrics for one instrument of a reader, that of others of the same moment. Without
+    /// exemplars, which can't go that way: they stay for whoever can carry them.
+    pub(crate) fn for_instrument(&self, name: &'static str) -> Option<Arc<Collection>> {
+        if let Some(last) = &mut self.said.lock().last
+            && last.at.elapsed() < SAME_MOMENT
+            && !last.asked.contains(&name)
+        {
+            last.asked.push(name);
+            return Some(Arc::clone(&last.collection));
+        }
+        let table = self.table.upgrade()?;
+        let diagnoses = self.diagnoses(&table);
+        let mut said = self.said.lock();
+        let memory = &mut said.memory;
+        let collection = collect(&table, &self.counts, memory, &diagnoses, false);
         let collection = Arc::new(collection);
-        said.last = Some((Instant::now(), Arc::clone(&collection)));
+        said.last = Some(Last {
+            at: Instant::now(),
+            collection: Arc::clone(&collection),
+            asked: vec![name],
+        });
         Some(collection)
     }
 
-    /// All metrics, as of a moment ago at most.
-    pub(crate) fn recent(&self) -> Option<Arc<Collection>> {
-        let last = self.said.lock().last.clone();
-        match last {
-            Some((at, last)) if at.elapsed() < SAME_MOMENT => Some(last),
-            _ => self.collect(),
-        }
+    /// What is asked of the subscriber for them is asked when no lock of ours is held.
+    fn diagnoses(&self, table: &Table) -> Vec<Diagnosis> {
+        let mut found = diagnose::known(table);
+        let outside = diagnose::from_outside(table, &self.rules, &self.sight, None);
+        found.extend(outside);
+        found
     }
 }
 
@@ -106,7 +129,16 @@ fn collect(
     counts: &Counts,
     memory: &mut Memory,
     diagnoses: &[Diagnosis],
+    with_exemplars: bool,
 ) -> Collection {
+    // Before the ends are read, so that each lies in a bucket that counts it.
+    let mut traced: HashMap<u32, Vec<TracedValue>> = HashMap::new();
+    if with_exemplars {
+        for (site, exemplar) in table.tallies.take_traced() {
+            let value = TracedValue::lifetime(&exemplar, table.clock.system_time(exemplar.at));
+            traced.entry(site).or_default().push(value);
+        }
+    }
     // Ends are read before the live tasks and spawns after them, so that no task is
     // counted as ended and alive.
     let mut totals = table.tallies.totals(table.sites().len());
@@ -127,11 +159,6 @@ fn collect(
     totals.resize_with(sites.len(), Totals::new);
     table.tallies.add_spawned(&mut totals);
 
-    let mut traced: HashMap<u32, Vec<TracedValue>> = HashMap::new();
-    for (site, exemplar) in table.tallies.take_traced() {
-        let value = TracedValue::lifetime(&exemplar, table.clock.system_time(exemplar.at));
-        traced.entry(site).or_default().push(value);
-    }
     let mut writer = Writer::new(table, memory);
     for (index, (site, totals)) in (0_u32..).zip(sites.iter().zip(&totals)) {
         if totals.spawned == 0 {
@@ -144,7 +171,7 @@ fn collect(
             live: live.get(&index),
             alive: alive.remove(&index).unwrap_or_default(),
             lifetimes_traced: traced.remove(&index).unwrap_or_default(),
-            orphaned: counts.take(index),
+            orphaned: counts.take(index, with_exemplars),
         });
     }
     writer.loss();

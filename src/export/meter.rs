@@ -57,7 +57,9 @@ fn each_point(
     instrument: &Instrument,
     mut observe: impl FnMut(&Point, &[KeyValue]),
 ) {
-    let collection = collector.upgrade().and_then(|collector| collector.recent());
+    let collection = collector
+        .upgrade()
+        .and_then(|collector| collector.for_instrument(instrument.name));
     let Some(collection) = collection else { return };
     let metric = (collection.metrics.iter()).find(|metric| metric.instrument == instrument);
     for point in metric.iter().flat_map(|metric| &metric.points) {

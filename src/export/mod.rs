@@ -56,6 +56,8 @@ fn scope() -> InstrumentationScope {
 #[derive(Debug)]
 pub(crate) struct Exporter {
     collector: Arc<Collector>,
+    /// Counters and gauges go through the program's own meter provider.
+    is_observed: bool,
     /// `None` where no metrics are sent.
     desk: Option<Arc<Desk>>,
     /// `None` where all goes through the program's own providers, or nothing goes at all.
@@ -116,6 +118,7 @@ impl Exporter {
         };
         let exporter = Self {
             collector,
+            is_observed: which == Which::Histograms,
             desk: sends_metrics.then_some(desk),
             sender,
         };

@@ -66,14 +66,15 @@ impl Counts {
         }
     }
 
-    /// Those of one site. An example is given once.
-    pub(crate) fn take(&self, site: u32) -> Vec<(Why, Counted)> {
+    /// Those of one site, with their examples if wanted. An example is given once.
+    pub(crate) fn take(&self, site: u32, with_examples: bool) -> Vec<(Why, Counted)> {
         let mut counted = self.counted.lock();
         let Some(of_site) = counted.get_mut(&site) else {
             return Vec::new();
         };
-        let taken = of_site.clone();
-        for (_, counted) in of_site {
+        let mut taken = of_site.clone();
+        let without = if with_examples { of_site } else { &mut taken };
+        for (_, counted) in without {
             counted.example = None;
         }
         taken
@@ -151,11 +152,13 @@ impl Keeper {
         if let Some(marked) = &marked {
             self.forget(marked.site);
         }
-        let was_counted = departed.traits & traits::MARKED != 0;
+        let was_counted = departed.traits & traits::COUNTED != 0;
         let finding = judge(table, departed).or(marked.as_ref().map(|marked| marked.finding));
         let Some(finding) = finding else { return };
         if !was_counted {
-            self.counts.add(departed.site, &finding);
+            if table.count_ended(departed.key) {
+                self.counts.add(departed.site, &finding);
+            }
         } else if marked.is_none() {
             // It had no marker, by the limit or by the sampling of its parent.
             return;
@@ -187,7 +190,7 @@ impl Keeper {
     /// Tells of a live orphan for the first time.
     fn mark(&mut self, table: &Table, task: &Found, finding: &Finding) {
         let Some(out) = &self.out else {
-            if table.mark(task.key) {
+            if table.mark(task.key) == Some(true) {
                 self.counts.add(task.site, finding);
             }
             return;
@@ -197,10 +200,12 @@ impl Keeper {
             // Left to the next look: nothing is lost by it.
             return;
         }
-        if !table.mark(task.key) {
+        let Some(is_new) = table.mark(task.key) else {
             return;
+        };
+        if is_new {
+            self.counts.add(task.site, finding);
         }
-        self.counts.add(task.site, finding);
         if may_have_spans {
             self.put_marker(table, task, finding);
         } else {

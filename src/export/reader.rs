@@ -56,14 +56,11 @@ impl PushMetricExporter for MetricExporter {
             return Err(OTelSdkError::AlreadyShutdown);
         }
         let mut request = ExportMetricsServiceRequest::from(metrics);
-        let ours = super::scope();
-        let is_observed =
-            (metrics.scope_metrics()).any(|scope| scope.scope().name() == ours.name());
-        let which = match is_observed {
+        let which = match self.exporter.is_observed {
             true => Which::Histograms,
             false => Which::All,
         };
-        if let Some(collection) = self.exporter.collector.recent()
+        if let Some(collection) = self.exporter.collector.collect()
             && let Some(resource) = request.resource_metrics.first_mut()
         {
             let added = encode::scope_metrics(&collection, which);

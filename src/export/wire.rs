@@ -109,7 +109,9 @@ impl Line {
     fn to(signal: &Signal) -> Result<Self, Error> {
         match signal.protocol {
             Protocol::Grpc => grpc::channel(signal).map(Self::Grpc),
-            Protocol::HttpProtobuf => http::client(signal).map(|client| Self::Http(Box::new(client))),
+            Protocol::HttpProtobuf => {
+                http::client(signal).map(|client| Self::Http(Box::new(client)))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! it began never gets here. The queue is bounded; who finds it full is told.
 
 use super::record::Record;
+use super::slab::Key;
 use super::tallies::Outcome;
 use crate::clock::Nanos;
 use parking_lot::Mutex;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A task that ended.
 #[derive(Debug)]
 pub(crate) struct Departed {
+    /// Its slot, which it still has if its end was inferred.
+    pub(crate) key: Key,
     pub(crate) site: u32,
     pub(crate) traits: u32,
     pub(crate) record: Record,

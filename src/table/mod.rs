@@ -304,7 +304,7 @@ impl Table {
             #[cfg(feature = "otlp")]
             if self.may_be_orphan(slot, record, at) {
                 let copy = record.clone();
-                departed = Some(self.departed(slot, copy, at, LastTurn::Drop, outcome));
+                departed = Some(self.departed(key, copy, at, LastTurn::Drop, outcome));
             }
             record.spawned_at
         });
@@ -376,7 +376,7 @@ impl Table {
         let spawned_at = record.spawned_at;
         #[cfg(feature = "otlp")]
         if !presumed && self.may_be_orphan(slot, &record, at) {
-            let departed = self.departed(slot, record, at, last, outcome);
+            let departed = self.departed(key, record, at, last, outcome);
             self.depart(departed);
         }
         self.slab.release(hint, key.index);
@@ -426,16 +426,18 @@ impl Table {
     #[cfg(feature = "otlp")]
     fn departed(
         &self,
-        slot: &Slot,
+        key: Key,
         record: Record,
         at: Nanos,
         last: LastTurn,
         outcome: Outcome,
     ) -> Departed {
+        let slot = self.slot(key);
         let traits = slot.traits();
         slot.take_traits(traits::MARKED);
         let (polls, busy) = slot.turn.read().up_to(at, last == LastTurn::Poll);
         Departed {
+            key,
             site: slot.site(),
             traits,
             record,
@@ -462,23 +464,36 @@ impl Table {
         })
     }
 
-    /// Counts a live task as an orphan, once. False where it is one already, or has ended.
+    /// Notes that a live task is told of as an orphan, and gives whether it is to be counted, as
+    /// each is once. `None` where it is told of already, or has ended.
     #[cfg(feature = "otlp")]
-    pub(crate) fn mark(&self, key: Key) -> bool {
+    pub(crate) fn mark(&self, key: Key) -> Option<bool> {
+        let before = self.add_traits(key, traits::MARKED | traits::COUNTED)?;
+        (before & traits::MARKED == 0).then_some(before & traits::COUNTED == 0)
+    }
+
+    /// Whether a task whose end was told of is to be counted as an orphan.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn count_ended(&self, key: Key) -> bool {
+        let before = self.add_traits(key, traits::COUNTED);
+        before.is_none_or(|before| before & traits::COUNTED == 0)
+    }
+
+    /// Gives those it had. `None` where it has left its slot.
+    #[cfg(feature = "otlp")]
+    fn add_traits(&self, key: Key, traits: u32) -> Option<u32> {
         let slot = self.slot(key);
-        let news = slot.with_record(key.generation, |_| {
-            let news = slot.traits() & traits::MARKED == 0;
-            slot.add_traits(traits::MARKED);
-            news
-        });
-        news == Some(true)
+        slot.with_record(key.generation, |_| {
+            let before = slot.traits();
+            slot.add_traits(traits);
+            before
+        })
     }
 
     /// Nothing will be told of a counted orphan but its number.
     #[cfg(feature = "otlp")]
     pub(crate) fn leave_untold(&self, key: Key) {
-        let slot = self.slot(key);
-        slot.with_record(key.generation, |_| slot.add_traits(traits::UNTOLD));
+        self.add_traits(key, traits::UNTOLD);
     }
 
     /// The fate of a user span, made when the first task is spawned under it.

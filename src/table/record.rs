@@ -96,13 +96,17 @@ pub(crate) mod traits {
     pub(crate) const PRESUMED: u32 = 1 << 9;
     /// Its runtime's terminate hook will tell of its end.
     pub(crate) const HOOKED: u32 = 1 << 8;
-    /// It was found to be an orphan, and counted as one.
+    /// It was found to be an orphan, and is told of as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;
 
     /// An orphan of which no span tells, nor will when it ends.
     #[cfg(feature = "otlp")]
     pub(crate) const UNTOLD: u32 = 1 << 11;
+
+    /// It was counted as an orphan: once, also where it was taken for ended and came back.
+    #[cfg(feature = "otlp")]
+    pub(crate) const COUNTED: u32 = 1 << 12;
 
     pub(crate) fn of(kind: Kind) -> u32 {
         Kind::ALL

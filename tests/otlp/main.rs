@@ -6,11 +6,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod agreement;
 mod answer;
+mod documented;
 mod ending;
+#[cfg(target_os = "linux")]
+mod environment;
+mod exporting;
 mod host;
+mod metrics_agree;
 mod misbehaving;
 mod orphans_told;
+mod placing;
+mod providers;
 mod received;
 mod receiver;
 mod receiver_is_right;
@@ -21,6 +29,7 @@ mod rotel_text;
 mod sample;
 mod sender;
 mod service;
+mod storm;
 mod tls;
 mod unseen;
 mod view;

@@ -1,7 +1,7 @@
 //! All that a receiver was sent, in the order of arrival.
 #![allow(dead_code, unreachable_pub)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -79,8 +79,20 @@ impl Request {
     pub fn points(&self) -> Vec<Point> {
         match &self.body {
             Body::Traces(_) => Vec::new(),
-            Body::Metrics(request) => view::points(request),
+            Body::Metrics(request) => {
+                let points = view::points(request);
+                each_series_once(&points);
+                points
+            }
         }
+    }
+}
+
+/// Two points of one series in one request are an error in every backend.
+fn each_series_once(points: &[Point]) {
+    let mut seen = HashSet::new();
+    for point in points {
+        assert!(seen.insert(point.series()), "twice: {point:#?}");
     }
 }
 

@@ -169,6 +169,12 @@ impl Span {
 }
 
 impl Point {
+    /// What tells it from all others of its request.
+    pub fn series(&self) -> String {
+        let (resource, scope) = (&self.resource, &self.scope.name);
+        format!("{} {:?} {scope} {resource:?}", self.name, self.attributes)
+    }
+
     /// A gauge's or a sum's.
     #[track_caller]
     pub fn number(&self) -> f64 {
