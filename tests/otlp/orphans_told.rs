@@ -104,7 +104,8 @@ fn over_tls_to_a_receiver_that_is_trusted() {
                 true => certificate.pem.clone(),
                 false => Certificate::for_localhost().pem,
             };
-            let otlp = otlp(&receiver).ca_certificate(trusts).timeout(300 * MS);
+            let patience = if trusted { LONG } else { 300 * MS };
+            let otlp = otlp(&receiver).ca_certificate(trusts).timeout(patience);
             let world = World::with(|builder| builder.otlp(otlp));
             world.block_on(async {
                 let _end = request(request_span(TraceFlags::SAMPLED)).await;
