@@ -19,11 +19,12 @@ use std::time::Duration;
 /// It takes the place of an `opentelemetry_otlp::MetricExporter` in the program's
 /// `PeriodicReader`, and sends by the [`Otlp`](super::Otlp) that was given to
 /// [`Builder::otlp`](crate::Builder::otlp). From when it is made, straggler sends no metrics
-/// of its own. Where [`Otlp::meter_provider`](super::Otlp::meter_provider) has put counters and
-/// gauges into what is collected, it adds only the histograms: each point goes out once.
+/// of its own. Where [`Otlp::meter_provider`](super::Otlp::meter_provider) was given, counters and
+/// gauges go through that, and it adds only the histograms: each point goes out once.
 ///
 /// The reader collects nothing, and so exports nothing, before the program has made
-/// an instrument of its own; `Otlp::meter_provider` makes some.
+/// an instrument of its own. Shut the provider down before straggler, for nothing is sent after
+/// that: an export then is an error.
 #[derive(Debug)]
 pub struct MetricExporter {
     exporter: Arc<Exporter>,

@@ -1,6 +1,9 @@
 //! The metrics as they must be, worked out from a snapshot by other means than the exporter's.
 #![allow(dead_code, unreachable_pub)]
 
+use super::common::World;
+use super::exporting::{flush, otlp, world_with};
+use super::receiver::{Protocol, Receiver};
 use super::view::{Histogram, Point, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -199,4 +202,36 @@ pub fn agree(snapshot: &Snapshot, points: &[Point]) {
     said(&mut expected.numbers);
     assert_eq!(numbers, expected.numbers, "\n{snapshot}");
     assert_eq!(histograms, expected.histograms, "\n{snapshot}");
+}
+
+/// A world, and a receiver that hears of it.
+pub struct Pair {
+    pub world: World,
+    pub receiver: Receiver,
+}
+
+impl Pair {
+    pub fn new(protocol: Protocol, source: Source) -> Self {
+        let receiver = Receiver::start(protocol);
+        let world = world_with(otlp(&receiver), |builder| builder.source(source));
+        Self { world, receiver }
+    }
+
+    /// Exports, and compares. Nothing may move meanwhile.
+    #[track_caller]
+    pub fn check(&self) -> Snapshot {
+        let snapshot = self.world.snapshot();
+        flush(&self.world);
+        agree(&snapshot, &self.receiver.metrics());
+        snapshot
+    }
+
+    pub fn points(&self, metric: &str) -> Vec<Point> {
+        self.receiver.received().points(metric)
+    }
+
+    #[track_caller]
+    pub fn total(&self, metric: &str) -> f64 {
+        self.points(metric).iter().map(Point::number).sum()
+    }
 }

@@ -1,53 +1,20 @@
 //! Every metric says what a snapshot of the same moment says.
 
-use super::agreement::agree;
-use super::common::{FLAVOURS, Flavour, Gate, MS, World, settle};
+use super::agreement::Pair;
+use super::common::{FLAVOURS, Flavour, Gate, MS, settle};
 use super::exporting::{
-    audit, context, endless, flush, orphan, otlp, presume_ended, until, within, world_with,
+    audit, context, endless, flush, orphan, otlp, presume_ended, until, world_with,
 };
 use super::receiver::{PROTOCOLS, Protocol, Receiver};
-use super::view::{Number, Point};
 use std::future::pending;
 use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::time::Duration;
-use straggler::{ManualClock, Snapshot, Source};
+use straggler::{Kind, ManualClock, Snapshot, Source, State};
 use tokio::task::{LocalSet, spawn_blocking, spawn_local, yield_now};
 use tracing::{Instrument, info_span};
 
 const SOURCES: [Source; 3] = [Source::Spans, Source::Hooks, Source::Both];
-
-/// A world, and a receiver that hears of it.
-struct Pair {
-    world: World,
-    receiver: Receiver,
-}
-
-impl Pair {
-    fn new(protocol: Protocol, source: Source) -> Self {
-        let receiver = Receiver::start(protocol);
-        let world = world_with(otlp(&receiver), |builder| builder.source(source));
-        Self { world, receiver }
-    }
-
-    /// Exports, and compares. Nothing may move meanwhile.
-    #[track_caller]
-    fn check(&self) -> Snapshot {
-        let snapshot = self.world.snapshot();
-        flush(&self.world);
-        agree(&snapshot, &self.receiver.metrics());
-        snapshot
-    }
-
-    fn points(&self, metric: &str) -> Vec<Point> {
-        self.receiver.received().points(metric)
-    }
-
-    #[track_caller]
-    fn total(&self, metric: &str) -> f64 {
-        self.points(metric).iter().map(Point::number).sum()
-    }
-}
 
 /// Some turns of some length, and then a wait.
 async fn work(clock: ManualClock, gate: Gate) {
@@ -211,6 +178,15 @@ fn whatever_the_program_and_the_source() {
     }
 }
 
+/// Whether all workers are there, and each task waits.
+fn is_at_rest(snapshot: &Snapshot) -> bool {
+    snapshot.tasks().all(|task| match task.state() {
+        Some(State::Running) => task.kind() == Kind::Blocking,
+        Some(State::Scheduled) => false,
+        Some(State::Idle) | None => true,
+    })
+}
+
 #[test]
 fn with_workers() {
     for source in SOURCES {
@@ -219,19 +195,10 @@ fn with_workers() {
         let gate = Gate::default();
         let tasks = (0..64).map(|_| work(pair.world.clock.clone(), gate.clone()));
         let tasks: Vec<_> = tasks.map(|task| runtime.spawn(task)).collect();
-        let at_rest = |snapshot: &Snapshot| {
-            let of_test = |task: &&straggler::Task| task.location().file().starts_with("tests/");
-            let waits = |task: &straggler::Task| {
-                task.polls() == 4 && task.state() != straggler::State::Running
-            };
-            snapshot
-                .tasks()
-                .filter(of_test)
-                .filter(|task| waits(task))
-                .count()
-                == 64
-        };
-        pair.world.eventually(at_rest);
+        pair.world.eventually(|snapshot| {
+            let polled = snapshot.tasks().filter(|task| task.polls() == 4);
+            polled.count() == 64 && is_at_rest(snapshot)
+        });
         pair.check();
         gate.open();
         for task in tasks {
@@ -275,101 +242,6 @@ fn a_series_starts_with_the_first_spawn_of_its_site() {
     });
     let series = audit(&pair.receiver.received());
     assert!(series.values().any(|it| it.is_histogram()));
-}
-
-/// The exemplars of a metric in the last request.
-fn exemplars(pair: &Pair, metric: &str) -> Vec<super::view::Exemplar> {
-    (pair.points(metric).into_iter())
-        .flat_map(|point| point.exemplars)
-        .collect()
-}
-
-#[test]
-fn a_lifetime_leads_to_the_trace_it_belongs_to() {
-    for protocol in PROTOCOLS {
-        let pair = Pair::new(protocol, Source::Spans);
-        pair.world.block_on(async {
-            let lifetimes = [3 * MS, 30 * MS, 300 * MS, 3_000 * MS];
-            for (number, lifetime) in (1..).zip(lifetimes) {
-                let (sampled, unsampled) = (context(number, true), context(number + 10, false));
-                let spawn = || tokio::spawn(async {});
-                let tasks = [
-                    within(Some(&sampled), spawn),
-                    within(Some(&unsampled), spawn),
-                    within(None, spawn),
-                ];
-                pair.world.clock.advance(lifetime);
-                for task in tasks {
-                    task.await.unwrap();
-                }
-            }
-            let ended = pair.world.snapshot().taken_at();
-            pair.check();
-            let points = pair.points("tokio.task.lifetime");
-            let traced: Vec<_> = points
-                .iter()
-                .filter(|it| !it.exemplars.is_empty())
-                .collect();
-            assert_eq!(traced.len(), 1, "one site has them: {points:#?}");
-            let (point, histogram) = (traced[0], traced[0].histogram());
-            assert_eq!(histogram.count, 12);
-            let mut found: Vec<_> = (point.exemplars.iter())
-                .map(|exemplar| (exemplar.value.as_f64(), exemplar.span.unwrap()))
-                .collect();
-            found.sort_by(|a, b| a.0.total_cmp(&b.0));
-            for (number, lifetime) in (1..).zip(lifetimes) {
-                let sampled = context(number, true);
-                let (value, span) = found[number as usize - 1];
-                assert_eq!(value, lifetime.as_secs_f64());
-                assert_eq!(span, (sampled.trace_id(), sampled.span_id()));
-                let bucket = histogram.bounds.partition_point(|bound| *bound < value);
-                assert_eq!(histogram.counts[bucket], 3, "it lies in its bucket");
-            }
-            assert_eq!(found.len(), lifetimes.len(), "{found:#?}");
-            assert!(point.exemplars.iter().all(|it| it.time <= ended));
-
-            pair.check();
-            assert!(
-                exemplars(&pair, "tokio.task.lifetime").is_empty(),
-                "given once"
-            );
-        });
-        audit(&pair.receiver.received());
-    }
-}
-
-#[test]
-fn the_count_of_orphans_leads_to_the_marker_of_one() {
-    for protocol in PROTOCOLS {
-        let pair = Pair::new(protocol, Source::Spans);
-        pair.world.block_on(async {
-            let gate = Gate::default();
-            orphan("leaked", &gate, Some(context(1, true))).await;
-            pair.world.clock.advance(MS);
-            pair.check();
-            let found = exemplars(&pair, "tokio.task.orphaned");
-            let marker = pair.receiver.received().span("orphan leaked");
-            assert_eq!(found.len(), 1, "{found:#?}");
-            assert_eq!(found[0].span, Some((marker.trace_id, marker.span_id)));
-            assert_eq!(
-                (found[0].value, found[0].time),
-                (Number::Int(1), marker.start)
-            );
-            pair.check();
-            assert!(
-                exemplars(&pair, "tokio.task.orphaned").is_empty(),
-                "given once"
-            );
-            assert_eq!(pair.total("tokio.task.orphaned"), 1.0);
-
-            // Spans of unsampled parents are not sent, so nothing could be found there.
-            orphan("unsampled", &gate, Some(context(2, false))).await;
-            pair.check();
-            assert!(exemplars(&pair, "tokio.task.orphaned").is_empty());
-            assert_eq!(pair.total("tokio.task.orphaned"), 2.0);
-        });
-        audit(&pair.receiver.received());
-    }
 }
 
 #[test]
@@ -456,9 +328,9 @@ fn what_was_lost_is_counted_as_it_is_in_process() {
         for _ in 0..9 {
             runtime.spawn(pending::<()>());
         }
-        let snapshot = pair.world.eventually(|snapshot| {
-            snapshot.tasks().all(|task| task.polls() > 0) || flavour == Flavour::CurrentThread
-        });
+        let snapshot = pair
+            .world
+            .eventually(|snapshot| is_at_rest(snapshot) || flavour == Flavour::CurrentThread);
         assert!(snapshot.loss().refused() >= 5, "{snapshot}");
         pair.check();
         let of = [("straggler.loss.reason", "refused".into())];
