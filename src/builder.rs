@@ -205,6 +205,8 @@ impl Builder {
         #[cfg(feature = "otlp")]
         if let Some(settings) = &export {
             self.config.departures = settings.max_queued_spans;
+            self.config.tells_spans =
+                settings.traces.is_some() || settings.tracer_provider.is_some();
             self.config.exemplars = settings.metrics.is_some();
         }
         let daemons = Daemons::new(&self.daemons)?;
@@ -299,8 +301,8 @@ impl Builder {
     #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
     pub fn init(mut self) -> Result<Guard, Error> {
         #[cfg(feature = "otlp")]
-        if self.otlp.is_none() && Otlp::endpoint_in_env() {
-            self.otlp = Some(Otlp::new());
+        if self.otlp.is_none() {
+            self.otlp = Otlp::named_in_env();
         }
         #[cfg(feature = "console")]
         if self.console {

@@ -86,10 +86,50 @@ impl Clock {
         elapsed.saturating_add(1)
     }
 
-    /// The wall-clock time of a moment. Not moved by later changes of the system time.
-    pub(crate) fn system_time(&self, at: Nanos) -> SystemTime {
-        let since = Duration::from_nanos(at.saturating_sub(1));
-        self.anchor.checked_add(since).unwrap_or(self.anchor)
+    /// What the time of day is now, to tell that of other moments by.
+    pub(crate) fn wall(&self) -> Wall {
+        let system = match &self.source {
+            // The counter's rate is measured once, and is some hundred millionths off: seconds
+            // a day. So moments are told from now, not from the start.
+            Source::Real { .. } => SystemTime::now(),
+            Source::Manual(manual) => {
+                let since = manual.elapsed();
+                self.anchor.checked_add(since).unwrap_or(self.anchor)
+            }
+        };
+        Wall {
+            now: self.now(),
+            system,
+        }
+    }
+
+    /// When the table was made.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn started(&self) -> SystemTime {
+        self.anchor
+    }
+}
+
+/// One moment by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wall {
+    now: Nanos,
+    system: SystemTime,
+}
+
+impl Wall {
+    #[cfg(feature = "otlp")]
+    pub(crate) fn system(&self) -> SystemTime {
+        self.system
+    }
+
+    /// The time of day of a moment near this one.
+    pub(crate) fn time(&self, at: Nanos) -> SystemTime {
+        let moved = match self.now.checked_sub(at) {
+            Some(before) => self.system.checked_sub(Duration::from_nanos(before)),
+            None => (self.system).checked_add(Duration::from_nanos(at - self.now)),
+        };
+        moved.unwrap_or(self.system)
     }
 }
 

@@ -45,6 +45,9 @@ pub(crate) struct Config {
     /// How many ended orphans wait to be told of; zero where nobody asks.
     #[cfg(feature = "otlp")]
     pub(crate) departures: usize,
+    /// Whether those that wait will be told of by spans.
+    #[cfg(feature = "otlp")]
+    pub(crate) tells_spans: bool,
     /// Whether the traces of ended tasks are kept, to go with their lifetimes.
     #[cfg(feature = "otlp")]
     pub(crate) exemplars: bool,
@@ -61,6 +64,8 @@ impl Default for Config {
             warn_on_orphans: true,
             #[cfg(feature = "otlp")]
             departures: 0,
+            #[cfg(feature = "otlp")]
+            tells_spans: false,
             #[cfg(feature = "otlp")]
             exemplars: false,
         }

@@ -36,6 +36,8 @@ enum Kind {
     Timeout(std::time::Duration),
     #[cfg(feature = "otlp")]
     NoOtlp,
+    #[cfg(feature = "otlp")]
+    MetricsTaken,
     #[cfg(feature = "console")]
     Console(std::net::SocketAddr, io::Error),
 }
@@ -121,13 +123,20 @@ impl Error {
         Self { kind: Kind::NoOtlp }
     }
 
+    #[cfg(feature = "otlp")]
+    pub(crate) fn metrics_taken() -> Self {
+        Self {
+            kind: Kind::MetricsTaken,
+        }
+    }
+
     /// Whether a limit, a glob, a setting of the export or a combination of options was
     /// refused by [`Builder::build`](crate::Builder::build).
     pub fn is_invalid_config(&self) -> bool {
         match self.kind {
             Kind::Limit { .. } | Kind::Glob { .. } | Kind::HooksUnavailable => true,
             #[cfg(feature = "otlp")]
-            Kind::Secret { .. } | Kind::Exporter(_) | Kind::NoOtlp => true,
+            Kind::Secret { .. } | Kind::Exporter(_) | Kind::NoOtlp | Kind::MetricsTaken => true,
             #[cfg(feature = "console")]
             Kind::Console(..) => false,
             Kind::SubscriberSet | Kind::Thread(_) | Kind::Timeout(_) => false,
@@ -211,6 +220,11 @@ impl fmt::Display for Error {
                 "straggler: a MetricExporter sends by the Otlp that was given to Builder::otlp(), \
                  and there was none, or its metrics are switched off; build with \
                  .otlp(Otlp::new())",
+            ),
+            #[cfg(feature = "otlp")]
+            Kind::MetricsTaken => f.write_str(
+                "straggler: another MetricExporter sends these metrics, and two would send each \
+                 point twice; give one reader one exporter, or drop the other",
             ),
         }
     }

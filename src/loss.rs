@@ -22,6 +22,7 @@ pub struct Loss {
     pub(crate) warnings_failed: u64,
     pub(crate) thread_gone: u64,
     pub(crate) out_of_order: u64,
+    pub(crate) orphans_uncounted: u64,
     pub(crate) orphans_left_out: u64,
     pub(crate) spans_lost: u64,
     pub(crate) points_lost: u64,
@@ -103,6 +104,12 @@ impl Loss {
         self.out_of_order
     }
 
+    /// Tasks that ended between two looks of the export, and of which can't be told any more
+    /// whether they were orphans, because `Otlp::max_queued_spans` such waited already.
+    pub fn orphans_uncounted(&self) -> u64 {
+        self.orphans_uncounted
+    }
+
     /// Orphans that are counted but told of by no span, because
     /// `Otlp::max_marked_orphans` live ones were told of already.
     pub fn orphans_left_out(&self) -> u64 {
@@ -144,6 +151,7 @@ impl Loss {
             ("warnings_failed", self.warnings_failed),
             ("thread_gone", self.thread_gone),
             ("out_of_order", self.out_of_order),
+            ("orphans_uncounted", self.orphans_uncounted),
             ("orphans_left_out", self.orphans_left_out),
             ("spans_lost", self.spans_lost),
             ("points_lost", self.points_lost),
@@ -202,6 +210,7 @@ pub(crate) struct Counters {
     warnings_failed: AtomicU64,
     thread_gone: AtomicU64,
     out_of_order: AtomicU64,
+    orphans_uncounted: AtomicU64,
     orphans_left_out: AtomicU64,
     spans_lost: AtomicU64,
     points_lost: AtomicU64,
@@ -209,6 +218,10 @@ pub(crate) struct Counters {
 
 #[cfg(feature = "otlp")]
 impl Counters {
+    pub(crate) fn orphan_uncounted(&self) {
+        self.orphans_uncounted.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn orphans_left_out(&self) {
         self.orphans_left_out.fetch_add(1, Ordering::Relaxed);
     }
@@ -267,6 +280,7 @@ impl Counters {
             warnings_failed: read(&self.warnings_failed),
             thread_gone: read(&self.thread_gone),
             out_of_order: read(&self.out_of_order),
+            orphans_uncounted: read(&self.orphans_uncounted),
             orphans_left_out: read(&self.orphans_left_out),
             spans_lost: read(&self.spans_lost),
             points_lost: read(&self.points_lost),

@@ -11,6 +11,7 @@ pub(crate) use scan::Found;
 pub use site::Site;
 
 use crate::Diagnosis;
+use crate::clock::Wall;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Finding, Gone, Subject};
@@ -257,8 +258,9 @@ fn assemble(
     for task in &ending {
         sites.ending(task.site);
     }
+    let wall = table.clock.wall();
     let judge = Judge {
-        table,
+        wall,
         grace: crate::clock::nanos(grace),
         home_turns: home_turns(&live),
         live: &live,
@@ -285,7 +287,7 @@ fn assemble(
         .map(|(at, site)| (site.index, at))
         .collect();
     Snapshot {
-        taken_at: table.clock.system_time(now),
+        taken_at: wall.time(now),
         source: table.config.source,
         grace,
         tasks,
@@ -333,7 +335,7 @@ fn finding(
 
 /// Turns what was found into what is shown.
 struct Judge<'a> {
-    table: &'a Table,
+    wall: Wall,
     grace: u64,
     home_turns: HashMap<TaskId, u64>,
     live: &'a [Found],
@@ -344,7 +346,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn task(&self, found: &Found, sites: &site::Sites) -> Task {
-        let clock = &self.table.clock;
+        let wall = &self.wall;
         let site = sites.key(found.site);
         let age = found.now.saturating_sub(found.spawned_at);
         let (busy, scheduled) = (found.busy(), found.scheduled());
@@ -368,7 +370,7 @@ impl Judge<'_> {
             lineage: found.lineage,
             runtime: self.runtimes.get(&found.runtime).copied(),
             age: Duration::from_nanos(age),
-            spawned_at: clock.system_time(found.spawned_at),
+            spawned_at: wall.time(found.spawned_at),
             state: found.state(),
             polls: found.turn.turns,
             busy: Duration::from_nanos(busy),
@@ -377,8 +379,8 @@ impl Judge<'_> {
             longest_poll: Duration::from_nanos(found.longest_poll()),
             last_polled: match found.turn.phase {
                 FRESH => None,
-                RUNNING => Some(clock.system_time(found.now)),
-                _ => Some(clock.system_time(found.turn.since)),
+                RUNNING => Some(wall.time(found.now)),
+                _ => Some(wall.time(found.turn.since)),
             },
             wakes: wakes.map(|wakes| wakes.wakes),
             self_wakes: wakes.map(|wakes| wakes.self_wakes),
@@ -392,7 +394,7 @@ impl Judge<'_> {
     fn orphaned(&self, found: &Found, parent_gone: Gone) -> Option<Orphaned> {
         let finding = finding(found, parent_gone, &self.home_turns, self.grace)?;
         Some(Orphaned {
-            since: self.table.clock.system_time(finding.since),
+            since: self.wall.time(finding.since),
             elapsed: Duration::from_nanos(found.now.saturating_sub(finding.since)),
             cause: finding.cause,
             certainty: finding.certainty,

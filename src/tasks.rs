@@ -118,6 +118,7 @@ impl Tasks {
     pub fn guard(&self) -> Guard {
         Guard {
             tasks: self.clone(),
+            armed: self.exports(),
         }
     }
 
@@ -145,6 +146,8 @@ fn within(max: Duration, done: bool) -> Result<(), Error> {
 #[must_use = "the export stops when this is dropped"]
 pub struct Guard {
     tasks: Tasks,
+    /// Whether dropping it shuts down.
+    armed: bool,
 }
 
 /// How long dropping a guard may take.
@@ -161,14 +164,15 @@ impl Guard {
     /// # Errors
     ///
     /// If a thread was still busy when the time had passed.
-    pub fn shutdown(self, max: Duration) -> Result<(), Error> {
+    pub fn shutdown(mut self, max: Duration) -> Result<(), Error> {
+        self.armed = false;
         self.tasks.shutdown(max)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.tasks.exports()
+        if self.armed
             && let Err(error) = self.tasks.shutdown(DROP_MAX)
         {
             tracing::warn!(target: "straggler", "{error}");

@@ -134,8 +134,9 @@ fn collect(
     // Before the ends are read, so that each lies in a bucket that counts it.
     let mut traced: HashMap<u32, Vec<TracedValue>> = HashMap::new();
     if with_exemplars {
+        let wall = table.clock.wall();
         for (site, exemplar) in table.tallies.take_traced() {
-            let value = TracedValue::lifetime(&exemplar, table.clock.system_time(exemplar.at));
+            let value = TracedValue::lifetime(&exemplar, wall.time(exemplar.at));
             traced.entry(site).or_default().push(value);
         }
     }

@@ -11,10 +11,18 @@ use tokio::sync::Notify;
 /// Where requests of metrics are handed in, and where it is said which metrics are ours to send.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    /// `None` where another way out has them all, or none are wanted.
-    pub(crate) own: Mutex<Option<Which>>,
+    own: Mutex<Own>,
     requests: Mutex<Requests>,
     pub(super) changed: Notify,
+}
+
+/// Which metrics are ours to send, and who sends them.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    /// `None` where metrics are switched off.
+    which: Option<Which>,
+    /// A reader of the program's does.
+    is_taken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -78,10 +86,33 @@ const MOST_REQUESTS: usize = 16;
 impl Desk {
     pub(crate) fn new(own: Option<Which>) -> Arc<Self> {
         Arc::new(Self {
-            own: Mutex::new(own),
+            own: Mutex::new(Own {
+                which: own,
+                is_taken: false,
+            }),
             requests: Mutex::default(),
             changed: Notify::new(),
         })
+    }
+
+    /// Which metrics the sender collects by itself.
+    pub(super) fn own(&self) -> Option<Which> {
+        let own = *self.own.lock();
+        own.which.filter(|_| !own.is_taken)
+    }
+
+    /// Leaves them to a reader of the program's. `None` where there are none, or another
+    /// has them.
+    pub(super) fn take(&self) -> Option<Which> {
+        let mut own = self.own.lock();
+        let which = own.which.filter(|_| !own.is_taken)?;
+        own.is_taken = true;
+        Some(which)
+    }
+
+    /// The reader has gone.
+    pub(super) fn give_back(&self) {
+        self.own.lock().is_taken = false;
     }
 
     /// Hands a request in, where there is room and somebody to send it.

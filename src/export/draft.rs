@@ -126,7 +126,7 @@ impl Draft {
         finding: &Finding,
         task: &Found,
     ) -> Self {
-        let at = table.clock.system_time(task.now);
+        let at = table.clock.wall().time(task.now);
         let mut attributes = subject.attributes(finding);
         attributes.extend(state(task));
         attributes.push(polls(task.turn.turns));
@@ -170,14 +170,14 @@ impl Draft {
         subject: &Subject<'_>,
         finding: &Finding,
         task: &Found,
-        marker: &SpanContext,
+        marker: Option<&SpanContext>,
     ) -> Self {
         let mut attributes = subject.attributes(finding);
         attributes.extend(state(task));
         attributes.push(KeyValue::new("tokio.task.live", true));
         attributes.push(polls(task.turn.turns));
         attributes.push(busy(task.busy()));
-        Self::whole(table, subject, finding, task.now, attributes, Some(marker))
+        Self::whole(table, subject, finding, task.now, attributes, marker)
     }
 
     fn whole(
@@ -189,7 +189,8 @@ impl Draft {
         marker: Option<&SpanContext>,
     ) -> Self {
         let why = attributes::why(finding.cause, finding.certainty);
-        let since = table.clock.system_time(finding.since);
+        let wall = table.clock.wall();
+        let since = wall.time(finding.since);
         let age = until.saturating_sub(subject.spawned_at);
         let link = |marker: &SpanContext| {
             let what = KeyValue::new("straggler.link", "marker");
@@ -199,8 +200,8 @@ impl Draft {
             name: format!("task {}", subject.name()),
             parent: subject.context(),
             age: Duration::from_nanos(age),
-            start: table.clock.system_time(subject.spawned_at),
-            end: table.clock.system_time(until),
+            start: wall.time(subject.spawned_at),
+            end: wall.time(until),
             attributes,
             events: vec![Event::new("orphaned", since, why, 0)],
             links: marker.map(link).into_iter().collect(),

@@ -26,12 +26,13 @@ pub(crate) fn request(
     collection: &Collection,
     which: Which,
     resource: Resource,
+    schema_url: &str,
 ) -> ExportMetricsServiceRequest {
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(resource),
             scope_metrics: vec![scope_metrics(collection, which)],
-            schema_url: String::new(),
+            schema_url: schema_url.to_owned(),
         }],
     }
 }

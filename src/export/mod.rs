@@ -56,8 +56,6 @@ fn scope() -> InstrumentationScope {
 #[derive(Debug)]
 pub(crate) struct Exporter {
     collector: Arc<Collector>,
-    /// Counters and gauges go through the program's own meter provider.
-    is_observed: bool,
     /// `None` where no metrics are sent.
     desk: Option<Arc<Desk>>,
     /// `None` where all goes through the program's own providers, or nothing goes at all.
@@ -67,7 +65,7 @@ pub(crate) struct Exporter {
 impl Exporter {
     /// Starts what is needed, and gives what the monitor must show each task to.
     pub(crate) fn start(
-        settings: Settings,
+        mut settings: Settings,
         shared: &Shared,
         outlet: &Arc<Outlet>,
     ) -> Result<(Self, Box<dyn Witness>), Error> {
@@ -82,10 +80,11 @@ impl Exporter {
             again_after: settings.interval,
         };
         let outbox = Outbox::new(settings.max_queued_spans);
-        let out = match (&settings.tracer_provider, &settings.traces) {
+        // The program's providers are its own to drop: nothing here may keep the meters' alive.
+        let out = match (settings.tracer_provider.take(), &settings.traces) {
             (Some(provider), _) => {
                 let tracer = provider.tracer_with_scope(scope());
-                Some(Out::to_provider(placing, tracer))
+                Some(Out::to_provider(placing, tracer, settings.max_batch))
             }
             (None, Some(_)) => {
                 let spare = settings.max_marked_orphans;
@@ -93,9 +92,9 @@ impl Exporter {
             }
             (None, None) => None,
         };
-        let which = match &settings.meter_provider {
+        let which = match settings.meter_provider.take() {
             Some(provider) => {
-                meter::observe(provider, &collector);
+                meter::observe(&provider, &collector);
                 Which::Histograms
             }
             None => Which::All,
@@ -111,6 +110,11 @@ impl Exporter {
                 collector: Arc::clone(&collector),
                 desk: Arc::clone(&desk),
                 resource: (&settings.resource).into(),
+                schema_url: settings
+                    .resource
+                    .schema_url()
+                    .unwrap_or_default()
+                    .to_owned(),
             };
             Some(Sender::start(settings, Arc::clone(outlet), jobs)?)
         } else {
@@ -118,7 +122,6 @@ impl Exporter {
         };
         let exporter = Self {
             collector,
-            is_observed: which == Which::Histograms,
             desk: sends_metrics.then_some(desk),
             sender,
         };

@@ -104,17 +104,28 @@ pub(crate) struct Keeper {
     next_again: Instant,
 }
 
-/// A live orphan that has a marker.
+/// A live orphan that has a marker, or will have one.
 #[derive(Debug)]
 struct Marked {
     finding: Finding,
     site: u32,
-    marker: SpanContext,
-    /// Its marker did not arrive.
-    again: bool,
+    /// The newest.
+    marker: Option<SpanContext>,
+    due: Due,
     slot: crate::table::Key,
     /// Looks since its task was in the table.
     missed: u8,
+}
+
+/// When a marker is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// It is made.
+    Never,
+    /// As soon as there is room.
+    Now,
+    /// After a while: the one before did not arrive.
+    Later,
 }
 
 /// The names of sites, as of this look.
@@ -166,7 +177,7 @@ impl Keeper {
         let Some(out) = &mut self.out else { return };
         let names = Names::of(&mut self.names, table);
         let subject = Subject::of_departed(departed, &names.sites, &names.lineages);
-        let marker = marked.as_ref().map(|marked| &marked.marker);
+        let marker = marked.as_ref().and_then(|marked| marked.marker.as_ref());
         let draft = Draft::of_ended(table, &subject, &finding, departed, marker);
         if let Put::Refused = out.put(draft, None, true) {
             table.loss.spans_lost(1);
@@ -187,57 +198,69 @@ impl Keeper {
         here < (self.limits.max_marked.saturating_sub(others)).div_ceil(2)
     }
 
-    /// Tells of a live orphan for the first time.
+    /// Notes a live orphan when it is first seen: it is counted at once, its marker may have to
+    /// wait for room.
     fn mark(&mut self, table: &Table, task: &Found, finding: &Finding) {
-        let Some(out) = &self.out else {
-            if table.mark(task.key) == Some(true) {
-                self.counts.add(task.site, finding);
-            }
-            return;
-        };
-        let may_have_spans = self.has_room(task.site);
-        if may_have_spans && !out.has_room() && !self.last {
-            // Left to the next look: nothing is lost by it.
-            return;
-        }
         let Some(is_new) = table.mark(task.key) else {
             return;
         };
         if is_new {
             self.counts.add(task.site, finding);
         }
-        if may_have_spans {
-            self.put_marker(table, task, finding);
-        } else {
+        if self.out.is_none() {
+            return;
+        }
+        if !self.has_room(task.site) {
             table.loss.orphans_left_out();
             table.leave_untold(task.key);
+            return;
         }
+        let new = Marked {
+            finding: *finding,
+            site: task.site,
+            marker: None,
+            due: Due::Now,
+            slot: task.key,
+            missed: 0,
+        };
+        self.marked.insert(task.id, new);
+        *self.of_site.entry(task.site).or_default() += 1;
     }
 
-    fn put_marker(&mut self, table: &Table, task: &Found, finding: &Finding) {
-        let Some(out) = &mut self.out else { return };
+    /// Makes the marker that is due, if there is room.
+    fn tell(&mut self, table: &Table, task: &Found) {
+        let Some(marked) = self.marked.get_mut(&task.id) else {
+            return;
+        };
+        let is_time = match marked.due {
+            Due::Never => false,
+            Due::Now => true,
+            Due::Later => Instant::now() >= self.next_again,
+        };
+        let Some(out) = self.out.as_mut().filter(|out| is_time && out.has_room()) else {
+            return;
+        };
         let names = Names::of(&mut self.names, table);
         let subject = Subject::of_live(task, &names.sites, &names.lineages);
-        let draft = Draft::marker(table, &subject, finding, task);
+        let draft = Draft::marker(table, &subject, &marked.finding, task);
         let at = draft.start;
         match out.put(draft, Some(task.id), false) {
             Put::Done(marker) => {
-                self.counts.show(task.site, finding, &marker, at);
-                let new = Marked {
-                    finding: *finding,
-                    site: task.site,
-                    marker,
-                    again: false,
-                    slot: task.key,
-                    missed: 0,
-                };
-                if self.marked.insert(task.id, new).is_none() {
-                    *self.of_site.entry(task.site).or_default() += 1;
-                }
+                self.counts.show(task.site, &marked.finding, &marker, at);
+                marked.marker = Some(marker);
+                marked.due = Due::Never;
             }
             // Its trace was not sampled, and that is what the program asked for.
-            Put::Unsampled => table.leave_untold(task.key),
-            Put::Refused => table.loss.spans_lost(1),
+            Put::Unsampled => {
+                let site = marked.site;
+                self.marked.remove(&task.id);
+                self.forget(site);
+                table.leave_untold(task.key);
+            }
+            Put::Refused => {
+                marked.due = Due::Later;
+                table.loss.spans_lost(1);
+            }
         }
     }
 
@@ -249,7 +272,8 @@ impl Keeper {
         let Some(out) = &mut self.out else { return };
         let names = Names::of(&mut self.names, table);
         let subject = Subject::of_live(task, &names.sites, &names.lineages);
-        let draft = Draft::of_live(table, &subject, &marked.finding, task, &marked.marker);
+        let marker = marked.marker.as_ref();
+        let draft = Draft::of_live(table, &subject, &marked.finding, task, marker);
         if let Put::Refused = out.put(draft, None, true) {
             table.loss.spans_lost(1);
         }
@@ -260,18 +284,16 @@ impl Witness for Keeper {
     fn begin(&mut self, table: &Table, last: bool) {
         self.last = last;
         self.names = None;
-        // What finds no room stays where it is, within its own limit.
-        while last || self.out.as_ref().is_none_or(Out::has_room) {
-            let Some(departed) = table.departures.take() else {
-                break;
-            };
-            self.departed(table, &departed);
-        }
-        let Some(out) = &self.out else { return };
-        for id in out.take_undelivered() {
-            if let Some(marked) = self.marked.get_mut(&id) {
-                marked.again = true;
+        if let Some(out) = &mut self.out {
+            out.look_begins();
+            for id in out.take_undelivered() {
+                if let Some(marked) = self.marked.get_mut(&id) {
+                    marked.due = Due::Later;
+                }
             }
+        }
+        while let Some(departed) = table.departures.take() {
+            self.departed(table, &departed);
         }
     }
 
@@ -281,22 +303,13 @@ impl Witness for Keeper {
         {
             self.mark(table, task, finding);
         }
+        self.tell(table, task);
         if self.last {
             self.close(table, task);
-            return;
-        }
-        if let Some(marked) = self.marked.get(&task.id)
-            && marked.again
-            && Instant::now() >= self.next_again
-            && self.out.as_ref().is_some_and(Out::has_room)
-        {
-            let finding = marked.finding;
-            self.put_marker(table, task, &finding);
         }
     }
 
     fn end(&mut self, table: &Table) {
-        self.names = None;
         if self.last {
             // Those that ended while we looked. Nobody is told of any that end from now on.
             while let Some(departed) = table.departures.take_to_the_last() {
@@ -317,6 +330,12 @@ impl Witness for Keeper {
             }
             stays
         });
+        if self.last {
+            // Those that are just ending, with their spans held: no longer seen, not yet ended.
+            let left = self.marked.values().filter(|marked| marked.missed == 0);
+            table.loss.spans_lost(left.count() as u64);
+            self.marked.clear();
+        }
         self.names = None;
     }
 }

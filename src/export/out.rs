@@ -143,7 +143,13 @@ enum Way {
         /// More that may be put at the end, when nobody comes after.
         spare: usize,
     },
-    Provider(SdkTracer),
+    Provider {
+        tracer: SdkTracer,
+        /// Spans in one look, and those left in this one. Its queue is the program's own: more
+        /// at a time would push out the program's spans.
+        max: usize,
+        left: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -163,22 +169,30 @@ impl Out {
         Self { placing, way }
     }
 
-    pub(crate) fn to_provider(placing: Placing, tracer: SdkTracer) -> Self {
-        let way = Way::Provider(tracer);
+    /// `max` spans in one look.
+    pub(crate) fn to_provider(placing: Placing, tracer: SdkTracer, max: usize) -> Self {
+        let left = max;
+        let way = Way::Provider { tracer, max, left };
         Self { placing, way }
+    }
+
+    pub(crate) fn look_begins(&mut self) {
+        if let Way::Provider { max, left, .. } = &mut self.way {
+            *left = *max;
+        }
     }
 
     pub(crate) fn has_room(&self) -> bool {
         match &self.way {
             Way::Outbox { outbox, .. } => outbox.has_room(),
-            Way::Provider(_) => true,
+            Way::Provider { left, .. } => *left > 0,
         }
     }
 
     pub(crate) fn take_undelivered(&self) -> Vec<u64> {
         match &self.way {
             Way::Outbox { outbox, .. } => std::mem::take(&mut outbox.undelivered.lock()),
-            Way::Provider(_) => Vec::new(),
+            Way::Provider { .. } => Vec::new(),
         }
     }
 
@@ -192,7 +206,7 @@ impl Out {
             let what = KeyValue::new("straggler.link", "parent");
             draft.links.push(Link::new(parent.clone(), vec![what], 0));
         }
-        match &self.way {
+        match &mut self.way {
             Way::Outbox {
                 outbox,
                 ids,
@@ -207,7 +221,9 @@ impl Out {
                     false => Put::Refused,
                 }
             }
-            Way::Provider(tracer) => {
+            Way::Provider { left: 0, .. } => Put::Refused,
+            Way::Provider { tracer, left, .. } => {
+                *left -= 1;
                 // What runs in there is the program's: a sampler, processors.
                 let put = AssertUnwindSafe(|| through(tracer, draft, place));
                 panic::catch_unwind(put).unwrap_or(Put::Refused)
@@ -222,27 +238,28 @@ fn span_data(
     ids: &RandomIdGenerator,
     scope: InstrumentationScope,
 ) -> SpanData {
-    let (trace_id, parent_span_id, remote, state) = match place {
+    let (trace_id, parent_span_id, remote, flags, state) = match place {
         Place::Child(parent) => (
             parent.trace_id(),
             parent.span_id(),
             parent.is_remote(),
+            parent.trace_flags().with_sampled(true),
             parent.trace_state().clone(),
         ),
-        Place::Root(_) => (ids.new_trace_id(), SpanId::INVALID, false, TraceState::NONE),
+        Place::Root(_) => (
+            ids.new_trace_id(),
+            SpanId::INVALID,
+            false,
+            TraceFlags::SAMPLED,
+            TraceState::NONE,
+        ),
     };
     let mut events = SpanEvents::default();
     events.events = draft.events;
     let mut links = SpanLinks::default();
     links.links = draft.links;
     SpanData {
-        span_context: SpanContext::new(
-            trace_id,
-            ids.new_span_id(),
-            TraceFlags::SAMPLED,
-            false,
-            state,
-        ),
+        span_context: SpanContext::new(trace_id, ids.new_span_id(), flags, false, state),
         parent_span_id,
         parent_span_is_remote: remote,
         span_kind: SpanKind::Internal,
@@ -271,6 +288,10 @@ fn through(tracer: &SdkTracer, draft: Draft, place: Place) -> Put {
         .with_links(draft.links);
     let mut span = tracer.build_with_context(builder, &around);
     let context = span.span_context().clone();
+    if !context.is_valid() {
+        // The provider was shut down.
+        return Put::Refused;
+    }
     if !span.is_recording() {
         return Put::Unsampled;
     }

@@ -59,7 +59,7 @@ impl<'a> Writer<'a> {
         Self {
             table,
             memory,
-            at: table.clock.system_time(table.clock.now()),
+            at: table.clock.wall().system(),
             metrics,
         }
     }
@@ -235,7 +235,7 @@ impl<'a> Writer<'a> {
             let count = self.memory.counter(&catalog::LOSS, 0, number, count);
             let point = Point {
                 attributes: vec![KeyValue::new(catalog::REASON, reason)],
-                start: self.table.clock.system_time(1),
+                start: self.table.clock.started(),
                 value: Value::Count(count),
                 exemplars: Vec::new(),
             };
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
         for code in self.memory.codes(codes()).to_vec() {
             let point = Point {
                 attributes: vec![KeyValue::new(catalog::CODE, code)],
-                start: self.table.clock.system_time(1),
+                start: self.table.clock.started(),
                 value: Value::Count(u64::from(codes().any(|other| other == code))),
                 exemplars: Vec::new(),
             };
@@ -309,7 +309,7 @@ impl<'a> Writer<'a> {
         Point {
             attributes,
             // Before its first task there was no such series.
-            start: self.table.clock.system_time(now.site.since),
+            start: (now.site.since).unwrap_or_else(|| self.table.clock.started()),
             value,
             exemplars,
         }

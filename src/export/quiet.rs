@@ -57,7 +57,8 @@ impl Quiet {
         let (quiet, at_last) = (self.clone(), self.clone());
         Builder::new_current_thread()
             .enable_all()
-            // That of a look-up of names, the only one there may be.
+            // Those of look-ups of names: one for each signal, however long they hang.
+            .max_blocking_threads(2)
             .thread_name("straggler-dns")
             // tokio tells of its end; before that it only waits, and that may be long.
             .on_thread_stop(move || at_last.enter())

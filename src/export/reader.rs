@@ -18,7 +18,7 @@ use std::time::Duration;
 ///
 /// It takes the place of an `opentelemetry_otlp::MetricExporter` in the program's
 /// `PeriodicReader`, and sends by the [`Otlp`](super::Otlp) that was given to
-/// [`Builder::otlp`](crate::Builder::otlp). From when it is made, straggler sends no metrics
+/// [`Builder::otlp`](crate::Builder::otlp). For as long as it is there, straggler sends no metrics
 /// of its own. Where [`Otlp::meter_provider`](super::Otlp::meter_provider) was given, counters and
 /// gauges go through that, and it adds only the histograms: each point goes out once.
 ///
@@ -29,6 +29,7 @@ use std::time::Duration;
 pub struct MetricExporter {
     exporter: Arc<Exporter>,
     desk: Arc<Desk>,
+    which: Which,
     is_shut_down: AtomicBool,
 }
 
@@ -38,16 +39,23 @@ impl MetricExporter {
     /// # Errors
     ///
     /// If they were built without [`Builder::otlp`](crate::Builder::otlp), or with metrics switched
-    /// off.
+    /// off (`OTEL_SDK_DISABLED` does that too), or another one has their metrics.
     pub fn new(tasks: &Tasks) -> Result<Self, Error> {
         let exporter = tasks.exporter.as_ref().ok_or_else(Error::no_otlp)?;
         let desk = exporter.desk.as_ref().ok_or_else(Error::no_otlp)?;
-        *desk.own.lock() = None;
+        let which = desk.take().ok_or_else(Error::metrics_taken)?;
         Ok(Self {
             exporter: Arc::clone(exporter),
             desk: Arc::clone(desk),
+            which,
             is_shut_down: AtomicBool::new(false),
         })
+    }
+}
+
+impl Drop for MetricExporter {
+    fn drop(&mut self) {
+        self.desk.give_back();
     }
 }
 
@@ -57,14 +65,10 @@ impl PushMetricExporter for MetricExporter {
             return Err(OTelSdkError::AlreadyShutdown);
         }
         let mut request = ExportMetricsServiceRequest::from(metrics);
-        let which = match self.exporter.is_observed {
-            true => Which::Histograms,
-            false => Which::All,
-        };
         if let Some(collection) = self.exporter.collector.collect()
             && let Some(resource) = request.resource_metrics.first_mut()
         {
-            let added = encode::scope_metrics(&collection, which);
+            let added = encode::scope_metrics(&collection, self.which);
             resource.scope_metrics.push(added);
         }
         let failed = |what: &str| OTelSdkError::InternalFailure(what.to_owned());

@@ -51,8 +51,9 @@ pub(crate) struct Jobs {
     pub(crate) interval: Duration,
     pub(crate) collector: Arc<Collector>,
     pub(crate) desk: Arc<Desk>,
-    /// Of our own points.
+    /// Of our own points, and the schema that it goes by.
     pub(crate) resource: Resource,
+    pub(crate) schema_url: String,
 }
 
 impl Sender {
@@ -286,11 +287,12 @@ async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
         }
         let is_time = tokio::time::Instant::now() >= next;
         if is_time || order != Order::Rest {
-            let which = *jobs.desk.own.lock();
+            let which = jobs.desk.own();
             if let Some(which) = which
                 && let Some(collection) = jobs.collector.collect()
             {
-                let request = encode::request(&collection, which, jobs.resource.clone());
+                let request =
+                    encode::request(&collection, which, jobs.resource.clone(), &jobs.schema_url);
                 send_metrics(jobs, wire, request, orders).await;
             }
         }

@@ -87,8 +87,8 @@ impl Otlp {
     /// are appended.
     ///
     /// `https` needs the cargo feature `otlp-tls`. Credentials belong in a
-    /// [`header`](Self::header), a URL that has any is refused. A gRPC endpoint has no path. HTTP
-    /// goes through the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say, gRPC doesn't.
+    /// [`header`](Self::header), a URL that has any is refused. A gRPC endpoint has no path.
+    /// No proxy of the environment is used.
     ///
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`; `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and
     /// `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` are used as they are, nothing is appended. A gRPC
@@ -255,9 +255,16 @@ impl Otlp {
         self
     }
 
-    /// Whether the environment says where to send to, and doesn't say not to.
-    pub(crate) fn endpoint_in_env() -> bool {
-        resolve::endpoint_in(&Env::process())
+    /// What is exported by the environment alone: the signals that have an endpoint there.
+    pub(crate) fn named_in_env() -> Option<Self> {
+        let [spans, metrics] = resolve::endpoints_in(&Env::process());
+        // The others would go to a receiver on this host that nobody spoke of.
+        let off = |named: bool| (!named).then_some(false);
+        (spans || metrics).then(|| Self {
+            spans: off(spans),
+            metrics: off(metrics),
+            ..Self::default()
+        })
     }
 
     /// Everything decided.

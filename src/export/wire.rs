@@ -21,7 +21,10 @@ use super::settings::{Protocol, Settings, Signal};
 use crate::Error;
 use metrics::Metrics;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
+use parking_lot::Mutex;
+use retry::Undelivered;
 use spans::Spans;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -45,8 +48,17 @@ impl Sent {
     }
 }
 
-/// Connects when it is first needed, and again after a connection was lost.
+/// Connects when it is first needed, and again after a connection was lost or fell silent.
 pub(crate) struct Wire {
+    traces: Option<Signal>,
+    metrics: Option<Signal>,
+    resource: Resource,
+    rejected_spans: Arc<AtomicU64>,
+    lines: Mutex<Arc<Lines>>,
+}
+
+/// What is sent by.
+struct Lines {
     spans: Option<Spans>,
     metrics: Option<Metrics>,
 }
@@ -59,7 +71,78 @@ impl Wire {
     ///
     /// TLS that can't be set up. Whether anybody listens shows only when something is sent.
     pub(crate) fn new(settings: &Settings, rejected_spans: Arc<AtomicU64>) -> Result<Self, Error> {
-        let (traces, metrics) = (settings.traces.as_ref(), settings.metrics.as_ref());
+        let (traces, metrics) = (settings.traces.clone(), settings.metrics.clone());
+        let resource = settings.resource.clone();
+        let lines = Lines::new(
+            traces.as_ref(),
+            metrics.as_ref(),
+            &resource,
+            &rejected_spans,
+        )?;
+        Ok(Self {
+            traces,
+            metrics,
+            resource,
+            rejected_spans,
+            lines: Mutex::new(Arc::new(lines)),
+        })
+    }
+
+    pub(crate) async fn send_spans(&self, spans: Vec<SpanData>) -> Sent {
+        let lines = Arc::clone(&self.lines.lock());
+        match &lines.spans {
+            Some(wire) => self.sent(wire.send(spans).await, &lines),
+            None => Sent::failed("spans are not sent over OTLP".into()),
+        }
+    }
+
+    pub(crate) async fn send_metrics(&self, request: ExportMetricsServiceRequest) -> Sent {
+        let lines = Arc::clone(&self.lines.lock());
+        match &lines.metrics {
+            Some(wire) => self.sent(wire.send(request).await, &lines),
+            None => Sent::failed("metrics are not sent over OTLP".into()),
+        }
+    }
+
+    fn sent(&self, outcome: Result<u64, Undelivered>, by: &Arc<Lines>) -> Sent {
+        let undelivered = match outcome {
+            Ok(rejected) => {
+                return Sent {
+                    rejected,
+                    failure: None,
+                };
+            }
+            Err(undelivered) => undelivered,
+        };
+        let mut text = undelivered.text;
+        // A connection to a host that went away without a word looks well for a quarter of an
+        // hour, and a channel keeps it; asking it to answer pings is held against clients.
+        if undelivered.is_silent
+            && let Err(error) = self.reconnect(by)
+        {
+            text = format!("{text}; {error}");
+        }
+        Sent::failed(text)
+    }
+
+    fn reconnect(&self, silent: &Arc<Lines>) -> Result<(), Error> {
+        let mut lines = self.lines.lock();
+        if Arc::ptr_eq(&lines, silent) {
+            let (traces, metrics) = (self.traces.as_ref(), self.metrics.as_ref());
+            let new = Lines::new(traces, metrics, &self.resource, &self.rejected_spans)?;
+            *lines = Arc::new(new);
+        }
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn new(
+        traces: Option<&Signal>,
+        metrics: Option<&Signal>,
+        resource: &Resource,
+        rejected_spans: &Arc<AtomicU64>,
+    ) -> Result<Self, Error> {
         let traces_line = traces.map(Line::to).transpose()?;
         let metrics_line = match (traces, metrics, &traces_line) {
             // One connection, if it leads to the same place.
@@ -70,8 +153,8 @@ impl Wire {
         };
         let spans = match (traces, traces_line) {
             (Some(signal), Some(line)) => {
-                let resource = &settings.resource;
-                Some(Spans::new(signal, line, resource, rejected_spans)?)
+                let rejected = Arc::clone(rejected_spans);
+                Some(Spans::new(signal, line, resource, rejected)?)
             }
             _ => None,
         };
@@ -81,20 +164,6 @@ impl Wire {
             spans,
             metrics: metrics.transpose()?,
         })
-    }
-
-    pub(crate) async fn send_spans(&self, spans: Vec<SpanData>) -> Sent {
-        match &self.spans {
-            Some(wire) => wire.send(spans).await,
-            None => Sent::failed("spans are not sent over OTLP".into()),
-        }
-    }
-
-    pub(crate) async fn send_metrics(&self, request: ExportMetricsServiceRequest) -> Sent {
-        match &self.metrics {
-            Some(wire) => wire.send(request).await,
-            None => Sent::failed("metrics are not sent over OTLP".into()),
-        }
     }
 }
 

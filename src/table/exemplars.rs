@@ -15,26 +15,39 @@ pub(crate) struct Exemplar {
     pub(crate) span_id: [u8; 8],
 }
 
-/// The newest of each bucket since they were last taken, for some buckets.
+/// The newest of each bucket since they were last taken, for some buckets. Of a fixed size:
+/// a task's end allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Exemplars {
-    kept: Mutex<Vec<(usize, Exemplar)>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    places: [Option<(usize, Exemplar)>; KEPT],
+    /// Where the oldest is.
+    next: usize,
 }
 
 impl Exemplars {
     /// Keeps it in its bucket's place. Only its thread does, and whoever takes them.
     pub(super) fn keep(&self, bucket: usize, exemplar: Exemplar) {
         let mut kept = self.kept.lock();
-        if let Some(at) = kept.iter().position(|&(other, _)| other == bucket) {
-            kept.remove(at);
-        } else if kept.len() == KEPT {
-            kept.remove(0);
-        }
-        kept.push((bucket, exemplar));
+        let same = |place: &Option<(usize, Exemplar)>| place.is_some_and(|(of, _)| of == bucket);
+        let at = match kept.places.iter().position(same) {
+            Some(at) => at,
+            None => {
+                let at = kept.next;
+                kept.next = (at + 1) % KEPT;
+                at
+            }
+        };
+        kept.places[at] = Some((bucket, exemplar));
     }
 
-    pub(super) fn take(&self) -> Vec<(usize, Exemplar)> {
-        std::mem::take(&mut self.kept.lock())
+    pub(super) fn take(&self) -> impl Iterator<Item = (usize, Exemplar)> + use<> {
+        let kept = std::mem::take(&mut *self.kept.lock());
+        kept.places.into_iter().flatten()
     }
 }
 
@@ -57,9 +70,12 @@ mod tests {
         for value in 0..100 {
             exemplars.keep(value as usize % 7, exemplar(value));
         }
-        let taken = exemplars.take();
-        let values: Vec<_> = taken.iter().map(|(_, exemplar)| exemplar.value).collect();
+        let mut values: Vec<_> = exemplars.take().map(|(_, it)| it.value).collect();
+        values.sort_unstable();
         assert_eq!(values, [96, 97, 98, 99]);
-        assert!(exemplars.take().is_empty(), "taken once");
+        exemplars.keep(3, exemplar(1));
+        exemplars.keep(3, exemplar(2));
+        assert_eq!(exemplars.take().count(), 1, "one a bucket");
+        assert_eq!(exemplars.take().count(), 0, "taken once");
     }
 }

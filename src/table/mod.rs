@@ -214,7 +214,7 @@ impl Table {
             self.loss.refused();
             return None;
         };
-        let (site, is_daemon) = (self.sites).find(&new.place, now, |location| {
+        let (site, is_daemon) = (self.sites).find(&new.place, &self.clock, |location| {
             self.daemons.is_daemon(location.file())
         });
         let mut record = Record::new(now, new.id);

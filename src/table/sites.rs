@@ -1,6 +1,6 @@
 //! Spawn sites by number: bounded, with one that stands for all beyond the limit.
 
-use crate::clock::Nanos;
+use crate::clock::Clock;
 use crate::task::{Kind, Location, SiteKey};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
@@ -8,6 +8,8 @@ use parking_lot::RwLock;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "otlp")]
+use std::time::SystemTime;
 
 /// The overflow site.
 pub(crate) const OVERFLOW: u32 = 0;
@@ -49,9 +51,9 @@ impl Place<'_> {
 pub(crate) struct Site {
     pub(crate) key: Arc<SiteKey>,
     pub(crate) daemon: bool,
-    /// When its first task was spawned.
+    /// When its first task was spawned; `None` for the overflow site.
     #[cfg(feature = "otlp")]
-    pub(crate) since: Nanos,
+    pub(crate) since: Option<SystemTime>,
     raw_file: Box<str>,
 }
 
@@ -78,7 +80,7 @@ impl Sites {
             }),
             daemon: false,
             #[cfg(feature = "otlp")]
-            since: 1,
+            since: None,
             raw_file: "".into(),
         };
         Self {
@@ -91,18 +93,17 @@ impl Sites {
     }
 
     /// The number of a place, and whether tasks from there are daemons. `daemon` is
-    /// asked once a site, and `now` is when the
-    /// first task of a new one is spawned.
+    /// asked once a site.
     pub(crate) fn find(
         &self,
         place: &Place<'_>,
-        now: Nanos,
+        clock: &Clock,
         daemon: impl FnOnce(&Location) -> bool,
     ) -> (u32, bool) {
         let mut hash = self.hash(place);
         loop {
             let Some(index) = self.by_hash.get(&hash).map(|index| *index) else {
-                return self.add(hash, place, now, daemon);
+                return self.add(hash, place, clock, daemon);
             };
             let sites = self.sites.read();
             let site = &sites[index as usize];
@@ -118,7 +119,7 @@ impl Sites {
         &self,
         hash: u64,
         place: &Place<'_>,
-        #[cfg_attr(not(feature = "otlp"), allow(unused_variables))] now: Nanos,
+        #[cfg_attr(not(feature = "otlp"), allow(unused_variables))] clock: &Clock,
         daemon: impl FnOnce(&Location) -> bool,
     ) -> (u32, bool) {
         if self.sites.read().len() > self.max {
@@ -142,7 +143,7 @@ impl Sites {
             key: Arc::new(key),
             daemon,
             #[cfg(feature = "otlp")]
-            since: now,
+            since: Some(clock.wall().system()),
             raw_file: place.file.into(),
         }));
         self.by_hash.insert(hash, index);
@@ -199,21 +200,27 @@ mod tests {
     #[test]
     fn one_number_a_place_kind_and_name() {
         let sites = Sites::new(10);
+        let clock = Clock::new(None);
         let daemon = |_: &Location| false;
-        let (a, _) = sites.find(&place(1, ""), 1, daemon);
-        assert_eq!(sites.find(&place(1, ""), 1, daemon).0, a);
-        assert_ne!(sites.find(&place(1, "x"), 1, daemon).0, a);
-        assert_ne!(sites.find(&place(2, ""), 1, daemon).0, a);
+        let (a, _) = sites.find(&place(1, ""), &clock, daemon);
+        assert_eq!(sites.find(&place(1, ""), &clock, daemon).0, a);
+        assert_ne!(sites.find(&place(1, "x"), &clock, daemon).0, a);
+        assert_ne!(sites.find(&place(2, ""), &clock, daemon).0, a);
     }
 
     #[test]
     fn beyond_the_limit_is_the_overflow_site() {
         let sites = Sites::new(2);
+        let clock = Clock::new(None);
         let daemon = |_: &Location| false;
-        assert_eq!(sites.find(&place(1, ""), 1, daemon).0, 1);
-        assert_eq!(sites.find(&place(2, ""), 1, daemon).0, 2);
-        assert_eq!(sites.find(&place(3, ""), 1, daemon).0, OVERFLOW);
-        assert_eq!(sites.find(&place(2, ""), 1, daemon).0, 2, "known ones stay");
+        assert_eq!(sites.find(&place(1, ""), &clock, daemon).0, 1);
+        assert_eq!(sites.find(&place(2, ""), &clock, daemon).0, 2);
+        assert_eq!(sites.find(&place(3, ""), &clock, daemon).0, OVERFLOW);
+        assert_eq!(
+            sites.find(&place(2, ""), &clock, daemon).0,
+            2,
+            "known ones stay"
+        );
         assert_eq!(sites.all().len(), 3);
     }
 }

@@ -27,7 +27,14 @@ impl Table {
     }
 
     pub(super) fn depart(&self, departed: Departed) {
-        if !self.departures.add(departed) {
+        let counted = departed.traits & traits::COUNTED != 0;
+        if self.departures.add(departed) {
+            return;
+        }
+        if !counted {
+            self.loss.orphan_uncounted();
+        }
+        if self.config.tells_spans {
             self.loss.spans_lost(1);
         }
     }

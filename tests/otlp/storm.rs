@@ -149,8 +149,13 @@ fn markers_wait_for_room_over_several_looks_and_none_is_lost() {
             let all = storm("storm", 1_000, &gate).await;
             let few = storm("few", 3, &other).await;
             scene.world.clock.advance(MS);
+            // All are counted at once, their markers come as there is room.
             scene
                 .until(|| scene.orphaned("storm") + scene.orphaned("few") == 1_003.0)
+                .await;
+            let told = || scene.markers("storm") + scene.markers("few");
+            scene
+                .until(|| told() as u64 + scene.left_out() == 1_003)
                 .await;
             // How the two sites share depends on who was seen first; together they have all.
             let share = scene.markers("storm");
@@ -179,6 +184,8 @@ fn markers_wait_for_room_over_several_looks_and_none_is_lost() {
             scene.until(|| told() + lost() == share + 3).await;
             assert!((1..=16).contains(&told()), "{}", told());
 
+            // Those of whose ends nothing was heard make room after three looks.
+            (0..3).for_each(|_| flush(&scene.world));
             let gate = Gate::default();
             let again = storm("again", 100, &gate).await;
             scene.until(|| scene.markers("again") == 100).await;
@@ -220,6 +227,10 @@ fn at_the_shutdown_all_that_have_a_marker_are_closed_off() {
         let _traced = orphan("traced", &gate, Some(context(1, true))).await;
         scene
             .until(|| scene.orphaned("storm") + scene.orphaned("traced") == 501.0)
+            .await;
+        let told = || scene.markers("storm") + scene.markers("traced");
+        scene
+            .until(|| told() as u64 + scene.left_out() == 501)
             .await;
         scene.world.tasks.shutdown(LONG).expect("in time");
         let spans = scene.receiver.spans();

@@ -88,16 +88,17 @@ fn base(mut url: Url, protocol: Protocol, vars: &Vars) -> Url {
 
 /// The endpoint without what may be a credential: user and password, and the query.
 pub(crate) fn shown(endpoint: &str) -> String {
-    let endpoint = match endpoint.split_once(['?', '#']) {
-        Some((endpoint, _)) => format!("{endpoint}?…"),
-        None => endpoint.to_owned(),
-    };
-    // Up to the last `@`: where it is no URL, a password may well have a slash in it.
-    match (endpoint.find("://"), endpoint.rfind('@')) {
+    // Up to the last `@` of all, first: where it is no URL, a password may well have a slash, a
+    // question mark or a hash in it.
+    let without = match (endpoint.find("://"), endpoint.rfind('@')) {
         (Some(start), Some(end)) if start + 3 <= end => {
             format!("{}…{}", &endpoint[..start + 3], &endpoint[end..])
         }
-        (None, Some(end)) => format!("…{}", &endpoint[end..]),
-        _ => endpoint,
+        (_, Some(end)) => format!("…{}", &endpoint[end..]),
+        (_, None) => endpoint.to_owned(),
+    };
+    match without.split_once(['?', '#']) {
+        Some((without, _)) => format!("{without}?…"),
+        None => without,
     }
 }

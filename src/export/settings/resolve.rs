@@ -60,14 +60,12 @@ impl Signal {
     }
 }
 
-pub(super) fn endpoint_in(env: &Env<'_>) -> bool {
+/// Whether there is an endpoint for spans, and for metrics.
+pub(super) fn endpoints_in(env: &Env<'_>) -> [bool; 2] {
     // What is neither true nor false is for `resolve` to refuse.
     let disabled = matches!(env.flag(env::SDK_DISABLED), Ok(Some(true)));
-    let [traces, general] = TRACES.endpoint;
-    !disabled
-        && [general, traces, METRICS.endpoint[0]]
-            .iter()
-            .any(|name| env.has(name))
+    [TRACES.endpoint, METRICS.endpoint]
+        .map(|names| !disabled && names.into_iter().any(|name| env.has(name)))
 }
 
 impl Otlp {

@@ -217,7 +217,7 @@ fn a_provider_of_the_programs_takes_the_place_of_our_transport() {
 
 #[test]
 fn an_endpoint_in_the_environment_counts_if_it_is_not_empty() {
-    let counts = |variables| in_env(variables, resolve::endpoint_in);
+    let counts = |variables| in_env(variables, resolve::endpoints_in).contains(&true);
     assert!(!counts(&[]));
     assert!(!counts(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]));
     assert!(counts(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h")]));

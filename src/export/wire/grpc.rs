@@ -1,7 +1,7 @@
 //! OTLP over gRPC.
 
 use super::Signal;
-use super::retry::{self, Failure, after_grpc};
+use super::retry::{self, Failure, Undelivered, after_grpc};
 use super::text::{chain, quote};
 use crate::Error;
 use crate::export::settings::Compression;
@@ -66,7 +66,7 @@ impl MetricsService {
         &self,
         request: &ExportMetricsServiceRequest,
         signal: &Signal,
-    ) -> Result<ExportMetricsServiceResponse, String> {
+    ) -> Result<ExportMetricsServiceResponse, Undelivered> {
         retry::within(signal.timeout, async || {
             let metadata = self.metadata.clone();
             let request = Request::from_parts(metadata, Extensions::default(), request.clone());

@@ -1,6 +1,6 @@
 //! OTLP over HTTP.
 
-use super::retry::{Again, Failure, after_http};
+use super::retry::{Again, Failure, Undelivered, after_http};
 use super::text::{chain, quote};
 use super::{Signal, retry};
 use crate::Error;
@@ -254,7 +254,11 @@ fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
 
 impl Http {
     /// All attempts, within the time of the signal.
-    pub(super) async fn deliver(&self, body: &Body, signal: &Signal) -> Result<Answer, String> {
+    pub(super) async fn deliver(
+        &self,
+        body: &Body,
+        signal: &Signal,
+    ) -> Result<Answer, Undelivered> {
         retry::within(signal.timeout, async || {
             let sent = self.post(body.bytes.clone(), body.encoding.clone());
             sent.await.map_err(Failure::from)

@@ -2,8 +2,8 @@
 
 use super::grpc::MetricsService;
 use super::http::{Body, Http};
-use super::text::target;
-use super::{Line, Sent, Signal};
+use super::retry::Undelivered;
+use super::{Line, Signal};
 use crate::Error;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
@@ -31,17 +31,18 @@ impl Metrics {
         })
     }
 
-    pub(super) async fn send(&self, request: ExportMetricsServiceRequest) -> Sent {
+    /// How many points were rejected.
+    pub(super) async fn send(
+        &self,
+        request: ExportMetricsServiceRequest,
+    ) -> Result<u64, Undelivered> {
         let answered = match &self.service {
             Service::Grpc(service) => service.deliver(&request, &self.signal).await,
             Service::Http(http) => self.post(http, &request).await,
         };
         match answered {
-            Ok(answer) => Sent {
-                rejected: rejected(&answer),
-                failure: None,
-            },
-            Err(why) => Sent::failed(format!("{}: {why}", target("metrics", &self.signal))),
+            Ok(answer) => Ok(rejected(&answer)),
+            Err(why) => Err(why.of("metrics", &self.signal)),
         }
     }
 
@@ -49,7 +50,7 @@ impl Metrics {
         &self,
         http: &Http,
         request: &ExportMetricsServiceRequest,
-    ) -> Result<ExportMetricsServiceResponse, String> {
+    ) -> Result<ExportMetricsServiceResponse, Undelivered> {
         let body = Body::of(request, self.signal.compression)?;
         let answer = http.deliver(&body, &self.signal).await?;
         // The status said that it was taken. A body that is none of OTLP's says nothing more.

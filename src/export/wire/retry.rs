@@ -1,5 +1,7 @@
 //! When to try again, and when no more: as `opentelemetry-otlp` does for the spans.
 
+use super::Signal;
+use super::text::target;
 use httpdate::parse_http_date;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -81,12 +83,35 @@ pub(super) fn after_grpc(status: &Status) -> Again {
     }
 }
 
+/// Why something was not delivered.
+#[derive(Debug)]
+pub(super) struct Undelivered {
+    pub(super) text: String,
+    /// There was no answer: what the connection leads to may be gone without a word.
+    pub(super) is_silent: bool,
+}
+
+impl Undelivered {
+    /// With what it was, and where to.
+    pub(super) fn of(self, what: &str, signal: &Signal) -> Self {
+        let text = format!("{}: {}", target(what, signal), self.text);
+        Self { text, ..self }
+    }
+}
+
+impl From<String> for Undelivered {
+    fn from(text: String) -> Self {
+        let is_silent = false;
+        Self { text, is_silent }
+    }
+}
+
 /// Attempts until one succeeds or none is worth it, all of it within `time`. Gives what the
 /// last one failed of.
 pub(super) async fn within<T>(
     time: Duration,
     mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
-) -> Result<T, String> {
+) -> Result<T, Undelivered> {
     let deadline = Instant::now() + time;
     let mut backoff = Backoff::default();
     let mut last: Option<String> = None;
@@ -99,17 +124,19 @@ pub(super) async fn within<T>(
         let remaining = deadline.saturating_duration_since(Instant::now());
         match backoff.next(failure.again, remaining, jitter()) {
             Some(delay) => sleep(delay).await,
-            None => return Err(failure.text),
+            None => return Err(failure.text.into()),
         }
         last = Some(failure.text);
     }
 }
 
-pub(super) fn timed_out(time: Duration, last: Option<String>) -> String {
-    match last {
+pub(super) fn timed_out(time: Duration, last: Option<String>) -> Undelivered {
+    let text = match last {
         Some(last) => format!("no answer within {time:?}; the attempt before: {last}"),
         None => format!("no answer within {time:?}"),
-    }
+    };
+    let is_silent = true;
+    Undelivered { text, is_silent }
 }
 
 /// How long to wait before the next attempt: twice as long each time.

@@ -16,8 +16,9 @@
 //! The export thread's dispatcher adds the first to a counter that is read here.
 
 use super::http::{Answer, Http, Refusal};
-use super::text::{chain, quote, target};
-use super::{Line, Sent, Signal, grpc, retry};
+use super::retry::Undelivered;
+use super::text::{chain, quote};
+use super::{Line, Signal, grpc, retry};
 use crate::Error;
 use crate::export::settings::Compression;
 use http::header::{CONTENT_ENCODING, RETRY_AFTER};
@@ -70,7 +71,8 @@ impl Spans {
         })
     }
 
-    pub(super) async fn send(&self, spans: Vec<SpanData>) -> Sent {
+    /// How many spans were rejected.
+    pub(super) async fn send(&self, spans: Vec<SpanData>) -> Result<u64, Undelivered> {
         // Counter and text are of the thread that polls this, one batch at a time.
         let before = self.rejected.load(Ordering::Relaxed);
         *self.refused.lock() = None;
@@ -81,15 +83,12 @@ impl Spans {
         let why = match done {
             Ok(Ok(())) => {
                 let after = self.rejected.load(Ordering::Relaxed);
-                return Sent {
-                    rejected: after.saturating_sub(before),
-                    failure: None,
-                };
+                return Ok(after.saturating_sub(before));
             }
-            Ok(Err(error)) => refused.unwrap_or_else(|| self.describe(&error)),
+            Ok(Err(error)) => refused.unwrap_or_else(|| self.describe(&error)).into(),
             Err(_) => retry::timed_out(time, refused),
         };
-        Sent::failed(format!("{}: {why}", target("spans", &self.signal)))
+        Err(why.of("spans", &self.signal))
     }
 
     fn describe(&self, error: &OTelSdkError) -> String {
