@@ -137,3 +137,25 @@ impl Wall {
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_from_now() {
+        let manual = ManualClock::new();
+        let clock = Clock::new(Some(manual.clone()));
+        let began = clock.now();
+        manual.advance(Duration::from_secs(60));
+        let wall = clock.wall();
+        assert_eq!(
+            wall.time(clock.now()),
+            wall.time(began) + Duration::from_secs(60)
+        );
+        let real = Clock::new(None);
+        let (before, told) = (SystemTime::now(), real.wall().time(real.now()));
+        let apart = told.duration_since(before).unwrap_or_default();
+        assert!(apart < Duration::from_secs(5), "{apart:?}");
+    }
+}

@@ -25,6 +25,7 @@ mod providers;
 mod received;
 mod receiver;
 mod receiver_is_right;
+mod recovery;
 mod rotel;
 mod rotel_agrees;
 mod rotel_service;

@@ -257,3 +257,18 @@ proptest! {
         prop_assert!(!text.contains(SECRET));
     }
 }
+
+#[test]
+fn what_may_be_a_password_is_not_shown_of_an_endpoint() {
+    for endpoint in [
+        "http://user:pa#ssword@host:4318",
+        "https://user:s3cr/et#x@host",
+        "user:pa?ssword@host",
+        "http://host/?key=ssword",
+    ] {
+        let shown = super::super::shown(endpoint);
+        assert!(!shown.contains("pa"), "{shown}");
+        assert!(!shown.contains("ssword"), "{shown}");
+        assert!(!shown.contains("s3cr"), "{shown}");
+    }
+}
