@@ -228,6 +228,8 @@ fn idle_tasks_of_another_subscriber_are_named() {
                 dispatcher::with_default(&Dispatch::none(), || tokio::spawn(gate.passed()));
                 settle().await;
                 if source == Source::Spans {
+                    // Two looks in a row must meet both workers at rest.
+                    until(&tasks, "it is told", |tasks| !codes(tasks).is_empty()).await;
                     let id = tokio::runtime::Handle::current().id();
                     expect(&tasks, "thread-subscriber", id);
                 } else {
