@@ -68,13 +68,12 @@ pub(super) fn look(table: &Table, snapshot: &Snapshot) {
     if alive.iter().sum::<usize>() > most {
         let of = |number| known.get(&number).copied().unwrap_or(0);
         for ((found, alive), lag) in candidates.into_iter().zip(alive).zip(lags) {
-            let own = if found.number == 0 {
-                0
-            } else {
-                of(found.number)
-            };
             // Those of no known runtime may all be of this one.
-            if alive > (own + of(0) + lag).saturating_add(spawned) {
+            let own = match found.number {
+                0 => of(0),
+                number => of(number) + of(0),
+            };
+            if alive > (own + lag).saturating_add(spawned) {
                 short.push((found.handle, found.since));
             }
         }
@@ -104,16 +103,15 @@ fn candidates(table: &Table) -> (Vec<Candidate>, HashSet<Id>) {
     // On a thread that is turned away from us a runtime is hidden on purpose, as an exporter's.
     let here = Handle::try_current()
         .ok()
-        .filter(|_| dispatcher::get_default(|dispatch| is_in(dispatch, table)));
-    let mut met: HashMap<Id, Handle> = HashMap::new();
-    met.extend(
-        (table.strangers.handles().into_iter().chain(here)).map(|found| (found.id(), found)),
-    );
-    met.retain(|id, _| !seen.contains(id));
-    candidates.extend(met.into_values().map(|handle| Candidate {
+        .filter(|_| dispatcher::get_default(|dispatch| is_in(dispatch, table)))
+        .map(|handle| (handle, Since::Before));
+    let mut unseen = table.strangers.handles();
+    unseen.extend(here.filter(|(here, _)| unseen.iter().all(|(met, _)| met.id() != here.id())));
+    unseen.retain(|(handle, _)| !seen.contains(&handle.id()));
+    candidates.extend(unseen.into_iter().map(|(handle, since)| Candidate {
         handle,
         number: 0,
-        since: Since::Before,
+        since,
     }));
     (candidates, seen)
 }

@@ -53,9 +53,9 @@ impl Strangers {
     }
 
     /// The runtimes to look at beside those on which tasks were seen.
-    pub(crate) fn handles(&self) -> Vec<Handle> {
+    pub(crate) fn handles(&self) -> Vec<(Handle, Since)> {
         let met = self.met.lock();
-        met.values().map(|met| met.handle.clone()).collect()
+        (met.values().map(|met| (met.handle.clone(), met.since))).collect()
     }
 
     /// What a look found: the runtimes that have more tasks than are known, and those on
@@ -64,7 +64,9 @@ impl Strangers {
         let mut met = self.met.lock();
         for (handle, since) in short {
             if let Some(met) = meet(&mut met, handle, *since) {
-                met.since = *since;
+                if met.short < AGREE {
+                    met.since = *since;
+                }
                 met.short = met.short.saturating_add(1);
             }
         }
