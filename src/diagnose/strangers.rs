@@ -5,7 +5,6 @@ use crate::query::Snapshot;
 use crate::table::{Since, Table, traits};
 use crate::task::Kind;
 use std::collections::{HashMap, HashSet};
-use std::thread;
 use tokio::runtime::{Handle, Id};
 use tracing_core::dispatcher;
 
@@ -135,7 +134,7 @@ fn is_counted(kind: Kind) -> bool {
 #[cfg(tokio_unstable)]
 fn rest(handle: &Handle) -> Option<Vec<u64>> {
     let metrics = handle.metrics();
-    let here = Some(thread::current().id());
+    let here = Some(std::thread::current().id());
     let mut counts = Vec::new();
     for worker in 0..metrics.num_workers() {
         let count = metrics.worker_park_unpark_count(worker);
