@@ -315,7 +315,10 @@ fn a_variable_it_cannot_read_is_an_error_that_names_it() {
         ("TOKIO_CONSOLE_BUFFER_CAPACITY", "18446744073709551615"),
         ("TOKIO_CONSOLE_RECORD_PATH", "/no/such/directory/record"),
     ] {
-        if alone(NAME, &[(variable, value), ("VARIABLE", variable)]) {
+        // The recording is looked at once the port is ours.
+        let address = free().to_string();
+        let [bind, _] = quick(&address);
+        if alone(NAME, &[bind, (variable, value), ("VARIABLE", variable)]) {
             let variable = std::env::var("VARIABLE").unwrap();
             let error = straggler().console(true).init().unwrap_err();
             assert!(error.is_invalid_config(), "{error}");
@@ -336,7 +339,13 @@ fn a_variable_that_is_no_text_is_an_error_that_names_it() {
         "TOKIO_CONSOLE_RECORD_PATH",
     ] {
         let value = OsStr::from_bytes(b"\xff");
-        if output_of(NAME, &[(variable, value), ("VARIABLE", variable.as_ref())]).is_none() {
+        let address = free().to_string();
+        let variables = [
+            ("TOKIO_CONSOLE_BIND", address.as_ref()),
+            (variable, value),
+            ("VARIABLE", variable.as_ref()),
+        ];
+        if output_of(NAME, &variables).is_none() {
             let variable = std::env::var("VARIABLE").unwrap();
             let error = straggler().console(true).init().unwrap_err();
             assert!(error.is_invalid_config(), "{error}");
