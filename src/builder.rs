@@ -220,15 +220,17 @@ impl Builder {
             foreign: crate::capture::Foreign::default(),
             around_current: around_current::<S>,
         });
-        Sight::prepare();
-        let sight = Arc::new(Sight::default());
+        if source.spans() {
+            Sight::prepare();
+        }
+        let outlet = Arc::new(Outlet::default());
+        let sight = Arc::new(Sight::new(Arc::clone(&outlet)));
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             reader: Reader::default(),
             rules: Arc::clone(&rules),
             sight: Arc::clone(&sight),
         });
-        let outlet = Arc::new(Outlet::default());
         let blindness = {
             let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));
             let table = Arc::downgrade(&table);
@@ -266,20 +268,15 @@ impl Builder {
         let capture = Capture {
             table,
             rules: Arc::clone(&rules),
-            outlet,
             sight,
             monitor: monitor.clone(),
             #[cfg(feature = "otlp")]
             exporter: exporter.clone(),
             seat: Arc::default(),
         };
-        let filter = CaptureFilter {
-            source,
-            rules: Arc::clone(&rules),
-        };
+        let filter = CaptureFilter { source, rules };
         let tasks = Tasks {
             shared,
-            rules,
             monitor,
             #[cfg(feature = "otlp")]
             exporter,

@@ -7,8 +7,8 @@
 use crate::Error;
 use crate::capture::Sight;
 use console_subscriber::{ConsoleLayer, Server, ServerParts};
-use std::env;
-use std::fs::File;
+use std::env::{self, VarError};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic;
@@ -16,6 +16,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
 use tonic::transport::server::TcpIncoming;
 use tracing_core::dispatcher;
 use tracing_core::subscriber::NoSubscriber;
@@ -56,6 +57,7 @@ where
     }
     let address = check_variables()?;
     let listener = bind(address).map_err(|error| Error::console(address, error))?;
+    check_recording()?;
     // What is left to panic on are its own bugs.
     let built = panic::catch_unwind(|| ConsoleLayer::builder().with_default_env().build());
     let (layer, server) = built.map_err(|_| {
@@ -105,40 +107,58 @@ fn check_variables() -> Result<SocketAddr, Error> {
         ("TOKIO_CONSOLE_RETENTION", true),
         ("TOKIO_CONSOLE_PUBLISH_INTERVAL", false),
     ] {
-        let Ok(value) = env::var(name) else { continue };
+        let Some(value) = read(name)? else { continue };
         match value.parse::<humantime::Duration>() {
             Ok(duration) if may_be_zero || *duration > Duration::ZERO => {}
             _ => {
-                return Err(Error::limit(
-                    name,
-                    value,
-                    "write a duration, such as 1s or 500ms",
-                ));
+                let expected = "write a duration, such as 1s or 500ms";
+                return Err(Error::limit(name, value, expected));
             }
         }
     }
-    if let Ok(value) = env::var("TOKIO_CONSOLE_BUFFER_CAPACITY")
-        && !value.parse().is_ok_and(|capacity: usize| capacity > 0)
-    {
-        let expected = "write how many events are kept, from 1";
-        return Err(Error::limit(
-            "TOKIO_CONSOLE_BUFFER_CAPACITY",
-            value,
-            expected,
-        ));
+    const CAPACITY: &str = "TOKIO_CONSOLE_BUFFER_CAPACITY";
+    let is_capacity = |value: &str| {
+        let capacity = value.parse().ok();
+        capacity.is_some_and(|capacity| (1..=Semaphore::MAX_PERMITS).contains(&capacity))
+    };
+    if let Some(value) = read(CAPACITY)?.filter(|value| !is_capacity(value)) {
+        let most = Semaphore::MAX_PERMITS;
+        let expected = format!("write how many events are kept, from 1 to {most}");
+        return Err(Error::limit(CAPACITY, value, expected));
     }
-    if let Ok(path) = env::var("TOKIO_CONSOLE_RECORD_PATH")
-        && let Err(error) = File::create(&path)
-    {
-        let expected = format!("the recording can't be written there: {error}");
-        return Err(Error::limit("TOKIO_CONSOLE_RECORD_PATH", path, expected));
-    }
-    let Ok(value) = env::var("TOKIO_CONSOLE_BIND") else {
+    let Some(value) = read("TOKIO_CONSOLE_BIND")? else {
         return Ok(SocketAddr::new(Server::DEFAULT_IP, Server::DEFAULT_PORT));
     };
     let address = value.to_socket_addrs().ok().and_then(|mut all| all.next());
     let expected = "write HOST:PORT, such as 127.0.0.1:6669";
     address.ok_or_else(|| Error::limit("TOKIO_CONSOLE_BIND", value, expected))
+}
+
+/// Sees that a recording can be written, and leaves one of before as it is.
+fn check_recording() -> Result<(), Error> {
+    const PATH: &str = "TOKIO_CONSOLE_RECORD_PATH";
+    let Some(path) = read(PATH)? else {
+        return Ok(());
+    };
+    match OpenOptions::new().append(true).create(true).open(&path) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let expected = format!("the recording can't be written there: {error}");
+            Err(Error::limit(PATH, path, expected))
+        }
+    }
+}
+
+/// console-subscriber passes over what is no text, as if it were not set.
+fn read(name: &'static str) -> Result<Option<String>, Error> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(value)) => {
+            let value = value.to_string_lossy().into_owned();
+            Err(Error::limit(name, value, "write it in UTF-8"))
+        }
+    }
 }
 
 struct Serving {

@@ -20,8 +20,8 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// A stable name: `no-tokio-unstable`, `no-tokio-tracing`, `static-max-level`,
     /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime`, `global-filter`,
-    /// `runtime-before-layer`, `thread-subscriber`, `other-opentelemetry`, `console-stopped` or
-    /// `export-failing`.
+    /// `nothing-announced`, `runtime-before-layer`, `thread-subscriber`, `other-opentelemetry`,
+    /// `console-stopped` or `export-failing`.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -44,41 +44,17 @@ pub(crate) fn diagnose(table: &Table, unpolled: usize) -> Vec<Diagnosis> {
 
 /// What is wrong, wherever it is asked: the export has a runtime that nobody is to know of.
 pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
-    let mut found = Vec::new();
-    let mut say = |code, text: String| found.push(Diagnosis { code, text });
     let source = table.config.source;
-    if source.spans() {
-        if !cfg!(tokio_unstable) {
-            say(
-                "no-tokio-unstable",
-                "tokio emits task spans only with `--cfg tokio_unstable`, so only tasks spawned \
-                 with straggler::spawn are seen; put `rustflags = [\"--cfg\", \"tokio_unstable\"]` \
-                 under [build] in .cargo/config.toml (RUSTFLAGS in the environment replaces it)"
-                    .into(),
-            );
-        } else if !cfg!(feature = "spans") {
-            say(
-                "no-tokio-tracing",
-                "straggler's feature `spans`, which switches on tokio's feature `tracing`, is off; \
-                 unless something else enables it tokio emits no task spans; enable `spans`, or \
-                 use Source::Hooks"
-                    .into(),
-            );
-        }
-        if let Some(compiled_out) = static_max_level() {
-            found.push(compiled_out);
-        }
-        let mut say = |code, text: String| found.push(Diagnosis { code, text });
-        if !table.is_installed() {
-            say(
-                "not-installed",
-                "the layer is in no subscriber yet; add it with `.with(layer)` and install the \
-                 subscriber before the runtime is built"
-                    .into(),
-            );
-        }
-    }
+    let mut found = of_build(source);
     let mut say = |code, text: String| found.push(Diagnosis { code, text });
+    if source.spans() && !table.is_installed() {
+        say(
+            "not-installed",
+            "the layer is in no subscriber yet; add it with `.with(layer)` and install the \
+             subscriber before the runtime is built"
+                .into(),
+        );
+    }
     if source.hooks() && !table.runtimes.are_hooks_set() {
         say(
             "no-hooked-runtime",
@@ -113,6 +89,35 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
     found
 }
 
+/// Why this build has no spans of tokio's.
+fn of_build(source: Source) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    if !source.spans() {
+        return found;
+    }
+    let mut say = |code, text: &str| {
+        let text = text.to_owned();
+        found.push(Diagnosis { code, text });
+    };
+    if !cfg!(tokio_unstable) {
+        say(
+            "no-tokio-unstable",
+            "tokio emits task spans only with `--cfg tokio_unstable`, so only tasks spawned \
+             with straggler::spawn are seen; put `rustflags = [\"--cfg\", \"tokio_unstable\"]` \
+             under [build] in .cargo/config.toml (RUSTFLAGS in the environment replaces it)",
+        );
+    } else if !cfg!(feature = "spans") {
+        say(
+            "no-tokio-tracing",
+            "straggler's feature `spans`, which switches on tokio's feature `tracing`, is off; \
+             unless something else enables it tokio emits no task spans; enable `spans`, or \
+             use Source::Hooks",
+        );
+    }
+    found.extend(static_max_level());
+    found
+}
+
 /// Notes the runtime from which straggler is asked, if it has more tasks than hooks told of.
 fn look_around(table: &Table, unpolled: usize) {
     if let Ok(handle) = tokio::runtime::Handle::try_current()
@@ -144,16 +149,11 @@ pub(crate) fn from_outside(
     snapshot: Option<&Snapshot>,
 ) -> Vec<Diagnosis> {
     let mut found = Vec::new();
-    // Elsewhere tokio's spans aren't what we go by, or don't exist.
-    if table.config.source.spans() && cfg!(tokio_unstable) {
+    // Where there is a better reason, what is missing is no news.
+    if table.config.source.spans() && of_build(table.config.source).is_empty() {
         match global_filter(sight.hidden(rules)) {
             Some(filtered) => found.push(filtered),
-            None => {
-                if let Some(snapshot) = snapshot {
-                    strangers::look(table, snapshot);
-                }
-                found.extend(unannounced(table));
-            }
+            None => found.extend(unannounced(table, sight, snapshot)),
         }
     }
     #[cfg(feature = "opentelemetry")]
@@ -171,11 +171,11 @@ pub(crate) fn from_outside(
 
 /// Why tokio's spans don't arrive and never will, which is worth a warning at the start.
 pub(crate) fn blindness(source: Source, rules: &Arc<ParentRules>, sight: &Sight) -> Vec<Diagnosis> {
-    if !source.spans() || !cfg!(tokio_unstable) {
-        return Vec::new();
+    let mut found = of_build(source);
+    if source.spans() && found.is_empty() {
+        found.extend(global_filter(sight.hidden(rules)));
     }
-    let filtered = || global_filter(sight.hidden(rules));
-    static_max_level().or_else(filtered).into_iter().collect()
+    found
 }
 
 fn global_filter(hidden: Hidden) -> Option<Diagnosis> {
@@ -203,8 +203,19 @@ fn global_filter(hidden: Hidden) -> Option<Diagnosis> {
     })
 }
 
-fn unannounced(table: &Table) -> Vec<Diagnosis> {
+fn unannounced(table: &Table, sight: &Sight, snapshot: Option<&Snapshot>) -> Vec<Diagnosis> {
     let mut found = Vec::new();
+    // A layer that was taken out is told of no task, whoever spawns it.
+    if !sight.has_layer() {
+        return found;
+    }
+    if !table.has_seen_tasks() {
+        found.extend(sight.has_settled().then(nothing_announced));
+        return found;
+    }
+    if let Some(snapshot) = snapshot {
+        strangers::look(table, snapshot);
+    }
     let older = table.strangers.of(Since::Before);
     if !older.is_empty() {
         let text = format!(
@@ -236,11 +247,25 @@ fn unannounced(table: &Table) -> Vec<Diagnosis> {
     found
 }
 
+fn nothing_announced() -> Diagnosis {
+    let text = "no task has been seen yet: either none was spawned since straggler was installed; or \
+                another subscriber, or none, was current where they were; or such a thread was the \
+                first to spawn, which can switch tokio's spans off for the whole process. If there \
+                are tasks, install the layer in the first line of main, and for a thread that is \
+                to tell nothing take `Dispatch::new(NoSubscriber::default())`, never \
+                `Dispatch::none()`";
+    Diagnosis {
+        code: "nothing-announced",
+        text: text.to_owned(),
+    }
+}
+
+/// Said only where user spans were round a spawn, so that there could have been a trace.
 /// Never said where a trace was seen, or where the builder was told how to find one.
 #[cfg(feature = "opentelemetry")]
 fn other_opentelemetry(table: &Table, rules: &ParentRules) -> Option<Diagnosis> {
     use crate::capture::{OURS, Version};
-    if rules.trace_context.is_some() || rules.foreign.saw_trace() {
+    if rules.trace_context.is_some() || !rules.foreign.lacks_trace() {
         return None;
     }
     let spawned_there = || {

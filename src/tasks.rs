@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 pub struct Tasks {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) rules: Arc<ParentRules>,
     /// Stops with the last handle.
     pub(crate) monitor: Option<Arc<Monitor>>,
     #[cfg(feature = "otlp")]
@@ -55,6 +54,10 @@ impl Tasks {
     /// and ends may meet it at one task's record, for some nanoseconds. Costs some hundred
     /// nanoseconds and bytes a task; where tasks look ended while their spans are held,
     /// 200 µs more for a second look. Two snapshots at once wait for each other.
+    ///
+    /// Where no task or no wake arrived since the last one, a thread is made that asks the
+    /// subscriber's filters why, once a second at most. It is waited for: some 100 µs, and 100 ms
+    /// for a filter that doesn't answer, which is not asked again.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.snapshot()
     }
@@ -68,11 +71,11 @@ impl Tasks {
     pub fn hook(&self, builder: &mut tokio::runtime::Builder) {
         #[cfg(tokio_unstable)]
         if self.shared.table.config.source.hooks() {
-            crate::capture::hook(&self.shared.table, &self.rules, builder);
+            crate::capture::hook(&self.shared.table, &self.shared.rules, builder);
             self.shared.table.runtimes.hooks_are_set();
         }
         #[cfg(not(tokio_unstable))]
-        let _ = (builder, &self.rules);
+        let _ = builder;
     }
 
     /// Why something isn't seen, each with its fix. Empty when all is well. Costs a

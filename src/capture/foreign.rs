@@ -53,6 +53,8 @@ impl Version {
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
     saw_trace: AtomicBool,
+    /// A task was spawned in a user span and under no trace.
+    saw_none: AtomicBool,
     /// Packed, and zero for none.
     version: AtomicU64,
 }
@@ -66,14 +68,21 @@ impl Foreign {
         }
     }
 
-    pub(crate) fn trace_seen(&self) {
-        if !self.saw_trace.load(Ordering::Relaxed) {
-            self.saw_trace.store(true, Ordering::Relaxed);
+    /// A task was spawned in a user span, or in a trace.
+    pub(crate) fn spawned(&self, in_trace: bool) {
+        let saw = if in_trace {
+            &self.saw_trace
+        } else {
+            &self.saw_none
+        };
+        if !saw.load(Ordering::Relaxed) {
+            saw.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn saw_trace(&self) -> bool {
-        self.saw_trace.load(Ordering::Relaxed)
+    /// Whether there were user spans round spawns, and never a trace.
+    pub(crate) fn lacks_trace(&self) -> bool {
+        self.saw_none.load(Ordering::Relaxed) && !self.saw_trace.load(Ordering::Relaxed)
     }
 
     /// The version that was met, if it was another than ours.

@@ -9,7 +9,7 @@ use super::{is_task_span, is_waker_event};
 use crate::config::Source;
 #[cfg(feature = "otlp")]
 use crate::export::Exporter;
-use crate::monitor::{Monitor, Outlet};
+use crate::monitor::Monitor;
 use crate::table::{Place, Table, traits};
 use crate::task::{Kind, Spans};
 use std::fmt;
@@ -24,7 +24,6 @@ use tracing_subscriber::registry::LookupSpan;
 pub struct Capture {
     pub(crate) table: Arc<Table>,
     pub(crate) rules: Arc<ParentRules>,
-    pub(crate) outlet: Arc<Outlet>,
     pub(crate) sight: Arc<Sight>,
     /// Runs for as long as the layer does.
     pub(crate) monitor: Option<Arc<Monitor>>,
@@ -146,6 +145,7 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.sight.wake_came();
         let mut fields = WakerFields::default();
         event.record(&mut fields);
         let Some(op) = fields.op else { return };
@@ -188,14 +188,14 @@ where
 impl Capture {
     pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
         self.table.set_installed();
-        self.outlet.connect(dispatch);
-        self.sight.connect(dispatch);
+        self.sight.connect(dispatch, &self.seat);
     }
 
     fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
+        self.sight.task_came();
         if let Some(wrapped) = Wrapped::take(&self.table) {
             let mut fields = TaskFields::default();
             fields.clear(self.table.config.max_name_len);

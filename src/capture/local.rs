@@ -8,8 +8,8 @@
 
 use super::visit::TaskFields;
 use crate::table::{
-    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Since, Slot, SpanFate, Spawner, Table,
-    Tally, traits,
+    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, SpanFate, Spawner, Table, Tally,
+    traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -44,10 +44,6 @@ pub(crate) struct Local {
     last_turn: Option<(Key, Apart)>,
     /// The task this thread spawned last.
     pub(crate) last_spawn: u64,
-    /// The task whose turn ended here last; what it gave may be dropped after it.
-    last_left: u64,
-    /// The runtime and age of the strangers met here last, so that each is noted once.
-    last_stranger: Option<(tokio::runtime::Id, Since)>,
 }
 
 /// Whether a turn began out of another place than the turn before it ended: if it is
@@ -125,8 +121,6 @@ impl Locals {
             block_ons: Vec::new(),
             last_turn: None,
             last_spawn: 0,
-            last_left: 0,
-            last_stranger: None,
         });
         let last = self.0.len() - 1;
         &mut self.0[last]
@@ -167,9 +161,8 @@ impl Local {
             spans = None;
             spawner = Spawner::None;
         }
-        if let Spawner::Unknown(id) = spawner {
+        if matches!(spawner, Spawner::Unknown(_)) {
             table.loss.unseen_parent();
-            self.meet_stranger(table, id);
         }
         let new = NewTask {
             id: seen.id,
@@ -203,29 +196,6 @@ impl Local {
             && table.runtimes.add_unhooked(&handle)
         {
             table.loss.unseen_task();
-        }
-    }
-
-    /// A task that nobody announced spawns here.
-    #[cold]
-    fn meet_stranger(&mut self, table: &Table, id: u64) {
-        let Ok(handle) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if !cfg!(tokio_unstable) || !table.config.source.spans() {
-            return;
-        }
-        let since = table.strangers.since(id);
-        // What a task gave is dropped in its name when it has ended: after its last turn, or
-        // inside of the task that drops the handle. And a task that was refused was announced.
-        let may_have_ended = id == self.last_left || !self.frames.is_empty();
-        if since == Since::After && (may_have_ended || table.loss.read().refused() > 0) {
-            return;
-        }
-        let met = Some((handle.id(), since));
-        if self.last_stranger != met {
-            self.last_stranger = met;
-            table.strangers.note(handle.id(), since);
         }
     }
 
@@ -370,7 +340,6 @@ impl Local {
             return;
         };
         self.last_turn = Some((frame.key, frame.apart));
-        self.last_left = frame.current;
         let slot = table.slot(frame.key);
         if slot.generation() != frame.key.generation {
             // Its end was told during the turn, as the terminate hook does.

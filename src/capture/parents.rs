@@ -47,6 +47,8 @@ impl ParentRules {
         if none && around.innermost.is_none() {
             return None;
         }
+        #[cfg(feature = "opentelemetry")]
+        self.foreign.spawned(!none);
         Some(Spans {
             outermost: around.outermost,
             innermost: around.innermost,
@@ -61,11 +63,7 @@ impl ParentRules {
     fn trace(&self) -> Option<opentelemetry::trace::SpanContext> {
         // The host's code, and on a thread that is ending its storage may be gone.
         let context = self.trace_context.unwrap_or(current_trace);
-        let context = std::panic::catch_unwind(context).unwrap_or(None);
-        if context.is_some() {
-            self.foreign.trace_seen();
-        }
-        context
+        std::panic::catch_unwind(context).unwrap_or(None)
     }
 }
 

@@ -6,46 +6,55 @@
 //! ever emitted through them.
 
 use super::parents::ParentRules;
+use crate::monitor::Outlet;
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing_core::callsite::DefaultCallsite;
-use tracing_core::dispatcher::WeakDispatch;
+use tracing_core::field::FieldSet;
 use tracing_core::metadata::Kind;
-use tracing_core::{Dispatch, Level, LevelFilter, Metadata, metadata};
+use tracing_core::{Dispatch, Level, LevelFilter, Metadata, identify_callsite};
 
 static TASK: DefaultCallsite = DefaultCallsite::new(&TASK_META);
-// A directive may name a field, so they are tokio's too.
-static TASK_META: Metadata<'static> = metadata! {
-    name: "runtime.spawn",
-    target: "tokio::task",
-    level: Level::TRACE,
-    fields: &[
-        "kind",
-        "task.name",
-        "task.id",
-        "original_size.bytes",
-        "size.bytes",
-        "loc.file",
-        "loc.line",
-        "loc.col",
-    ],
-    callsite: &TASK,
-    kind: Kind::SPAN
-};
+static TASK_META: Metadata<'static> = Metadata::new(
+    "runtime.spawn",
+    "tokio::task",
+    Level::TRACE,
+    None,
+    None,
+    // A filter may go by any of these, so they are tokio's.
+    Some("tokio::util::trace"),
+    FieldSet::new(
+        &[
+            "kind",
+            "task.name",
+            "task.id",
+            "original_size.bytes",
+            "size.bytes",
+            "loc.file",
+            "loc.line",
+            "loc.col",
+        ],
+        identify_callsite!(&TASK),
+    ),
+    Kind::SPAN,
+);
 
 static WAKER: DefaultCallsite = DefaultCallsite::new(&WAKER_META);
-static WAKER_META: Metadata<'static> = metadata! {
-    name: "event tokio::task::waker",
-    target: "tokio::task::waker",
-    level: Level::TRACE,
-    fields: &["op", "task.id"],
-    callsite: &WAKER,
-    kind: Kind::EVENT
-};
+static WAKER_META: Metadata<'static> = Metadata::new(
+    "event tokio::task::waker",
+    "tokio::task::waker",
+    Level::TRACE,
+    None,
+    None,
+    Some("tokio::runtime::task::waker"),
+    FieldSet::new(&["op", "task.id"], identify_callsite!(&WAKER)),
+    Kind::EVENT,
+);
 
 thread_local! {
     static ASKING: Cell<Asking> = const { Cell::new(Asking { rules: 0, reached: false }) };
@@ -65,16 +74,40 @@ pub(crate) struct Hidden {
     pub(crate) wakes: bool,
 }
 
+/// How long tracing may take to tell its callsites of a new subscriber.
+const SETTLES: Duration = Duration::from_millis(100);
+
 /// The subscriber that the layer is part of, and what is known of its filters.
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
-    dispatch: Mutex<Option<WeakDispatch>>,
-    answer: Mutex<Option<(Instant, Hidden)>>,
+    outlet: Arc<Outlet>,
+    known: Mutex<Known>,
+    /// Seen since the last look.
+    tasks: AtomicBool,
+    wakes: AtomicBool,
     #[cfg(feature = "console")]
     console_end: Mutex<Option<String>>,
 }
 
+/// What is known of that subscriber.
+#[derive(Debug, Default)]
+struct Known {
+    since: Option<Instant>,
+    /// Lives as long as the layer, which can be taken out of a subscriber.
+    layer: Weak<()>,
+    answer: Option<(Instant, Hidden)>,
+    /// Is being asked, or has never answered.
+    unasked: bool,
+}
+
 impl Sight {
+    pub(crate) fn new(outlet: Arc<Outlet>) -> Self {
+        Self {
+            outlet,
+            ..Self::default()
+        }
+    }
+
     /// Makes the stand-ins known to tracing, which from now on keeps their interest up to
     /// date. Not from a callback: it takes tracing's lock.
     pub(crate) fn prepare() {
@@ -83,12 +116,37 @@ impl Sight {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.dispatch.lock().is_some()
+        self.known.lock().since.is_some()
     }
 
-    pub(crate) fn connect(&self, dispatch: &Dispatch) {
-        *self.dispatch.lock() = Some(dispatch.downgrade());
-        *self.answer.lock() = None;
+    pub(crate) fn connect(&self, dispatch: &Dispatch, layer: &Arc<()>) {
+        self.outlet.connect(dispatch);
+        *self.known.lock() = Known {
+            since: Some(Instant::now()),
+            layer: Arc::downgrade(layer),
+            ..Known::default()
+        };
+    }
+
+    /// Whether the layer is still in its subscriber.
+    pub(crate) fn has_layer(&self) -> bool {
+        self.known.lock().layer.strong_count() > 0
+    }
+
+    /// Whether tracing has told its callsites of that subscriber.
+    pub(crate) fn has_settled(&self) -> bool {
+        let since = self.known.lock().since;
+        since.is_some_and(|since| since.elapsed() >= SETTLES)
+    }
+
+    #[inline]
+    pub(crate) fn task_came(&self) {
+        came(&self.tasks);
+    }
+
+    #[inline]
+    pub(crate) fn wake_came(&self) {
+        came(&self.wakes);
     }
 
     /// tokio-console's server has ended, though the process has not.
@@ -104,40 +162,67 @@ impl Sight {
 
     /// What is hidden from the layer whose rules these are. Nothing, where that can't be told.
     pub(crate) fn hidden(&self, rules: &Arc<ParentRules>) -> Hidden {
-        let dispatch = (self.dispatch.lock().as_ref()).and_then(WeakDispatch::upgrade);
-        let Some(dispatch) = dispatch else {
+        let Some(dispatch) = self.outlet.dispatch() else {
             return Hidden::default();
         };
         // These two are what tokio's own macros look at first, in the whole process. A level
         // alone is not enough: beside a layer without a hint it says TRACE.
-        let by_level = LevelFilter::current() < LevelFilter::TRACE;
-        let tasks = by_level || TASK.interest().is_never();
-        let wakes = by_level || WAKER.interest().is_never();
+        let settled = self.has_settled();
+        let by_level = settled && LevelFilter::current() < LevelFilter::TRACE;
+        let tasks = by_level || (settled && TASK.interest().is_never());
+        let wakes = by_level || (settled && WAKER.interest().is_never());
         let surely_seen = TASK.interest().is_always() && WAKER.interest().is_always();
         if (tasks && wakes) || surely_seen {
             return Hidden { tasks, wakes };
         }
         // "Sometimes" is what a filter on another layer gives too, and other subscribers.
-        let asked = self.asked(dispatch, rules);
+        let came = (
+            self.tasks.swap(false, Ordering::Relaxed),
+            self.wakes.swap(false, Ordering::Relaxed),
+        );
+        let asked = match came {
+            (true, true) => self.believe(Hidden::default()),
+            _ => self.asked(dispatch, rules),
+        };
         Hidden {
-            tasks: tasks || asked.tasks,
-            wakes: wakes || asked.wakes,
+            tasks: tasks || (asked.tasks && !came.0),
+            wakes: wakes || (asked.wakes && !came.1),
         }
     }
 
+    fn believe(&self, hidden: Hidden) -> Hidden {
+        self.known.lock().answer = Some((Instant::now(), hidden));
+        hidden
+    }
+
+    /// Asks, unless somebody does, or did without an answer.
     fn asked(&self, dispatch: Dispatch, rules: &Arc<ParentRules>) -> Hidden {
         /// A filter that changes its mind without telling tracing is asked again after this.
         const FRESH: Duration = Duration::from_secs(1);
-        let known = *self.answer.lock();
-        if let Some((at, hidden)) = known
-            && hidden == Hidden::default()
-            && at.elapsed() < FRESH
         {
-            return hidden;
+            let mut known = self.known.lock();
+            let last = known.answer.map(|(_, hidden)| hidden).unwrap_or_default();
+            let fresh = (known.answer)
+                .is_some_and(|(at, hidden)| hidden == Hidden::default() && at.elapsed() < FRESH);
+            if fresh || known.unasked {
+                return last;
+            }
+            known.unasked = true;
         }
-        let hidden = ask(dispatch, Arc::clone(rules)).unwrap_or_default();
-        *self.answer.lock() = Some((Instant::now(), hidden));
-        hidden
+        match ask(dispatch, Arc::clone(rules)) {
+            Some(hidden) => {
+                self.known.lock().unasked = false;
+                self.believe(hidden)
+            }
+            None => Hidden::default(),
+        }
+    }
+}
+
+#[inline]
+fn came(flag: &AtomicBool) {
+    if !flag.load(Ordering::Relaxed) {
+        flag.store(true, Ordering::Relaxed);
     }
 }
 

@@ -194,6 +194,11 @@ impl Table {
         self.sites.all()
     }
 
+    /// Whether a task was ever announced.
+    pub(crate) fn has_seen_tasks(&self) -> bool {
+        !self.sites.is_empty()
+    }
+
     pub(crate) fn lineages(&self) -> LineageTree {
         self.lineages.tree()
     }
@@ -209,7 +214,6 @@ impl Table {
 
     /// Enters a task, or refuses it at the limit.
     pub(crate) fn spawn(&self, tally: &mut Tally, new: NewTask<'_>, now: Nanos) -> Option<Key> {
-        self.strangers.announced(new.id);
         let Some((key, slot)) = self.slab.claim(tally.thread()) else {
             self.loss.refused();
             return None;

@@ -84,6 +84,7 @@ pub(crate) mod traits {
     /// Its polls are told by `straggler::spawn`'s own wrapper.
     pub(crate) const BY_WRAPPER: u32 = 1 << 2;
     /// Its polls are told by runtime hooks; it is `HOOKED` too, and has no span.
+    #[cfg(tokio_unstable)]
     pub(crate) const BY_HOOKS: u32 = 1 << 3;
     /// Waker events name its span: wakes are known.
     pub(crate) const KNOWS_WAKES: u32 = 1 << 4;

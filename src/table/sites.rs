@@ -181,6 +181,11 @@ impl Sites {
     pub(crate) fn all(&self) -> Vec<Arc<Site>> {
         self.sites.read().clone()
     }
+
+    /// Whether nothing was ever spawned. The overflow site is always there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sites.read().len() == 1
+    }
 }
 
 #[cfg(all(test, not(straggler_loom)))]

@@ -2,13 +2,15 @@
 //! tasks that we see. Each scenario has a process of its own.
 
 use crate::common::{Flavour, Gate, settle};
-use crate::program::{alone, output_alone};
+use crate::program::{alone, output_alone, output_of};
 use console_api::instrument::instrument_client::InstrumentClient;
 use console_api::instrument::{InstrumentRequest, Update};
 use console_api::tasks::Task;
 use console_api::{Field, field};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 use straggler::{Builder, Snapshot, Tasks};
 use tokio::runtime::Runtime;
@@ -310,9 +312,13 @@ fn a_variable_it_cannot_read_is_an_error_that_names_it() {
         ("TOKIO_CONSOLE_RETENTION", "an hour"),
         ("TOKIO_CONSOLE_PUBLISH_INTERVAL", "0s"),
         ("TOKIO_CONSOLE_BUFFER_CAPACITY", "0"),
+        ("TOKIO_CONSOLE_BUFFER_CAPACITY", "18446744073709551615"),
         ("TOKIO_CONSOLE_RECORD_PATH", "/no/such/directory/record"),
     ] {
-        if alone(NAME, &[(variable, value), ("VARIABLE", variable)]) {
+        // The recording is looked at once the port is ours.
+        let address = free().to_string();
+        let [bind, _] = quick(&address);
+        if alone(NAME, &[bind, (variable, value), ("VARIABLE", variable)]) {
             let variable = std::env::var("VARIABLE").unwrap();
             let error = straggler().console(true).init().unwrap_err();
             assert!(error.is_invalid_config(), "{error}");
@@ -320,6 +326,51 @@ fn a_variable_it_cannot_read_is_an_error_that_names_it() {
             return;
         }
     }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_an_error_that_names_it() {
+    const NAME: &str = "console::a_variable_that_is_no_text_is_an_error_that_names_it";
+    for variable in [
+        "TOKIO_CONSOLE_BIND",
+        "TOKIO_CONSOLE_RETENTION",
+        "TOKIO_CONSOLE_PUBLISH_INTERVAL",
+        "TOKIO_CONSOLE_BUFFER_CAPACITY",
+        "TOKIO_CONSOLE_RECORD_PATH",
+    ] {
+        let value = OsStr::from_bytes(b"\xff");
+        let address = free().to_string();
+        let variables = [
+            ("TOKIO_CONSOLE_BIND", address.as_ref()),
+            (variable, value),
+            ("VARIABLE", variable.as_ref()),
+        ];
+        if output_of(NAME, &variables).is_none() {
+            let variable = std::env::var("VARIABLE").unwrap();
+            let error = straggler().console(true).init().unwrap_err();
+            assert!(error.is_invalid_config(), "{error}");
+            assert!(error.to_string().contains(&variable), "{error}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_recording_outlives_a_start_that_fails() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let record = std::env::temp_dir().join(format!("straggler-record-{}", std::process::id()));
+    let path = record.to_str().unwrap();
+    std::fs::write(path, "of before").unwrap();
+    const NAME: &str = "console::a_recording_outlives_a_start_that_fails";
+    let [bind, interval] = quick(&address);
+    if alone(NAME, &[bind, interval, ("TOKIO_CONSOLE_RECORD_PATH", path)]) {
+        let error = straggler().console(true).init().unwrap_err();
+        assert!(error.is_console_unavailable(), "{error}");
+        let path = std::env::var("TOKIO_CONSOLE_RECORD_PATH").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "of before");
+    }
+    std::fs::remove_file(record).unwrap();
 }
 
 #[test]

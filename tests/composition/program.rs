@@ -3,6 +3,7 @@
 
 use crate::common::{Flavour, Gate, settle};
 use std::env;
+use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -202,6 +203,16 @@ pub(crate) fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
 /// The same; what that process said, or nothing inside of it.
 #[must_use]
 pub(crate) fn output_alone(test: &str, variables: &[(&str, &str)]) -> Option<String> {
+    let variables: Vec<_> = variables
+        .iter()
+        .map(|&(name, value)| (name, value.as_ref()))
+        .collect();
+    output_of(test, &variables)
+}
+
+/// The same, with values that need be no text.
+#[must_use]
+pub(crate) fn output_of(test: &str, variables: &[(&str, &OsStr)]) -> Option<String> {
     const ALONE: &str = "STRAGGLER_TEST_ALONE";
     if env::var(ALONE).is_ok_and(|alone| alone == test) {
         return None;
