@@ -63,7 +63,9 @@ impl ParentRules {
     fn trace(&self) -> Option<opentelemetry::trace::SpanContext> {
         // The host's code, and on a thread that is ending its storage may be gone.
         let context = self.trace_context.unwrap_or(current_trace);
-        std::panic::catch_unwind(context).unwrap_or(None)
+        let current = std::panic::catch_unwind(context).unwrap_or(None);
+        // What bridges to another version gives an empty one where there is none.
+        current.filter(opentelemetry::trace::SpanContext::is_valid)
     }
 }
 
