@@ -4,13 +4,13 @@
 
 use super::common::{Gate, World, settle};
 use super::received::{Received, Signal};
-use super::receiver::{Protocol, Receiver};
+use super::receiver::Receiver;
 use super::view::{Data, Point, Span};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
-use straggler::otlp::{self, Otlp};
+use straggler::otlp::Otlp;
 use straggler::{Builder, Snapshot};
 use tokio::task::JoinHandle;
 
@@ -18,14 +18,8 @@ use tokio::task::JoinHandle;
 pub const LONG: Duration = Duration::from_secs(20);
 
 pub fn otlp(receiver: &Receiver) -> Otlp {
-    Otlp::new()
-        .endpoint(&receiver.endpoint())
-        .protocol(match receiver.protocol() {
-            Protocol::Grpc => otlp::Protocol::Grpc,
-            Protocol::Http => otlp::Protocol::HttpProtobuf,
-        })
-        // No export but those that a test asks for.
-        .interval(Duration::from_secs(60 * 60))
+    // No export but those that a test asks for.
+    super::host::otlp(receiver).interval(Duration::from_secs(60 * 60))
 }
 
 pub fn world(otlp: Otlp) -> World {
