@@ -334,9 +334,17 @@ fn a_flood_of_ends_while_one_hangs() {
         // One queue holds tasks that ended, the other spans, and a batch is under way.
         let wholes = named(&received, "task leaked").len() as u64;
         assert!(all("task leaked") <= 3 * ROOM as u64 + 1, "{received}");
-        let made = MANY + 1 + all("orphan leaked");
+        // Those that a look met alive beyond what may have spans were told of by none.
+        let left_out = host.world.snapshot().loss().orphans_left_out();
+        let made = MANY + 1 - left_out + all("orphan leaked");
         let arrived = wholes + named(&received, "orphan leaked").len() as u64;
-        assert_eq!(host.lost()[0], made - arrived, "{received}");
+        // Markers made by a look meanwhile, and sent to a connection that was dead already, are
+        // lost too, and the receiver can't bear witness to them.
+        let (lost, known) = (host.lost()[0], made - arrived);
+        assert!(
+            (known..=known + 2 * ROOM as u64).contains(&lost),
+            "{lost} {known} {received}"
+        );
     }
 }
 
