@@ -53,6 +53,15 @@ pub(crate) struct Finding {
     pub(crate) certainty: Certainty,
 }
 
+/// What a parent's fate says of its end, where no copy of the parent is at hand.
+pub(crate) fn gone(parent: &ParentTask) -> Gone {
+    match parent {
+        ParentTask::Known(fate) if fate.ended_at().is_some() => Gone::Ended,
+        ParentTask::Known(fate) if fate.ending_since().is_some() => Gone::Ending,
+        _ => Gone::No,
+    }
+}
+
 /// Judges one task that was alive at `seen`.
 pub(crate) fn judge(subject: &Subject<'_>, grace: u64, seen: Nanos) -> Option<Finding> {
     if subject.daemon || subject.kind == Kind::BlockOn {

@@ -10,9 +10,9 @@ use super::out::{Out, Put};
 use super::series::{TracedAmount, TracedValue};
 use crate::clock::Nanos;
 use crate::monitor::Witness;
-use crate::orphan::{self, Finding, Gone};
+use crate::orphan::{self, Finding};
 use crate::query::Found;
-use crate::table::{Departed, LineageTree, ParentTask, Site, Table, traits};
+use crate::table::{Departed, LineageTree, Site, Table, traits};
 use crate::task::{Cause, Certainty};
 use opentelemetry::trace::SpanContext;
 use parking_lot::Mutex;
@@ -343,18 +343,13 @@ impl Witness for Keeper {
 /// What made an ended task an orphan, as of its end.
 fn judge(table: &Table, departed: &Departed) -> Option<Finding> {
     let record = &departed.record;
-    let parent_gone = match &record.parent {
-        ParentTask::Known(fate) if fate.ended_at().is_some() => Gone::Ended,
-        ParentTask::Known(fate) if fate.ending_since().is_some() => Gone::Ending,
-        _ => Gone::No,
-    };
     let spans = record.spans.as_ref();
     let subject = orphan::Subject {
         kind: traits::kind(departed.traits),
         daemon: departed.traits & traits::DAEMON != 0,
         spawned_at: record.spawned_at,
         parent: &record.parent,
-        parent_gone,
+        parent_gone: orphan::gone(&record.parent),
         span: spans.and_then(|spans| spans.outermost.as_deref()),
         // Whether its span was only left can't be told any more.
         home_turns: None,

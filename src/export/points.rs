@@ -170,10 +170,10 @@ impl<'a> Writer<'a> {
         let idle = ages.saturating_sub(busy).saturating_sub(scheduled);
         let spans = cfg!(tokio_unstable) && self.table.config.source.spans();
         let knows_wakes = spans && matches!(now.site.key.kind, Kind::Task | Kind::Local);
-        let mut times = vec![(State::Running, "busy", busy)];
+        let mut times = vec![("busy", busy)];
         if knows_wakes {
-            times.push((State::Scheduled, State::Scheduled.as_str(), scheduled));
-            times.push((State::Idle, State::Idle.as_str(), idle));
+            times.push((State::Scheduled.as_str(), scheduled));
+            times.push((State::Idle.as_str(), idle));
         }
         let in_seconds = |nanos| Value::Seconds(seconds(nanos));
         if now.site.key.overflow {
@@ -181,7 +181,7 @@ impl<'a> Writer<'a> {
             self.counter(&catalog::TIME, now, Beside::nothing(), all, in_seconds);
             return;
         }
-        for (number, (_, name, nanos)) in (1..).zip(times) {
+        for (number, (name, nanos)) in (1..).zip(times) {
             let beside = Beside {
                 number,
                 attributes: vec![KeyValue::new(catalog::STATE, name)],

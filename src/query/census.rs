@@ -5,10 +5,10 @@
 //! for a snapshot.
 
 use super::scan::{self, Found};
-use super::{Gone, finding, finished_turns};
+use super::{finding, finished_turns};
 use crate::clock::Nanos;
-use crate::orphan::Finding;
-use crate::table::{ENDING, ParentTask, Table, traits};
+use crate::orphan::{self, Finding};
+use crate::table::{ENDING, Table, traits};
 use crate::task::TaskId;
 use std::collections::{HashMap, HashSet};
 
@@ -51,7 +51,7 @@ pub(crate) fn census(
             site.ending += 1;
             continue;
         }
-        let finding = finding(&task, parent_gone(&task), &home_turns, grace);
+        let finding = finding(&task, orphan::gone(&task.parent), &home_turns, grace);
         site.live += 1;
         site.oldest = site.oldest.max(task.age());
         if let Some(finding) = finding {
@@ -82,12 +82,4 @@ fn hosts(table: &Table) -> HashMap<TaskId, u64> {
         .filter_map(|(index, _)| scan::look(table, index))
         .map(|task| finished_turns(&task))
         .collect()
-}
-
-fn parent_gone(task: &Found) -> Gone {
-    match &task.parent {
-        ParentTask::Known(fate) if fate.ended_at().is_some() => Gone::Ended,
-        ParentTask::Known(fate) if fate.ending_since().is_some() => Gone::Ending,
-        _ => Gone::No,
-    }
 }
