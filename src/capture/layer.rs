@@ -10,7 +10,7 @@ use crate::config::Source;
 #[cfg(feature = "otlp")]
 use crate::export::Exporter;
 use crate::monitor::Monitor;
-use crate::table::{Place, Table, traits};
+use crate::table::{Key, Place, SpanFate, Table, traits};
 use crate::task::{Kind, Spans};
 use std::fmt;
 use std::sync::Arc;
@@ -121,9 +121,7 @@ where
         let span = id.into_u64();
         local::with(&self.table, |local| {
             if !local.enter_span(&self.table, span)
-                && local.host(&self.table).is_some()
-                && let Some(fate) = self.table.known_span_fate(span)
-                && local.is_home_of(&self.table, &fate)
+                && let Some((_, fate)) = self.home_and_fate(local, span)
             {
                 fate.enter();
             }
@@ -134,9 +132,7 @@ where
         let span = id.into_u64();
         local::with(&self.table, |local| {
             if !local.exit_span(&self.table, span)
-                && let Some(home) = local.host(&self.table)
-                && let Some(fate) = self.table.known_span_fate(span)
-                && local.is_home_of(&self.table, &fate)
+                && let Some((home, fate)) = self.home_and_fate(local, span)
             {
                 let turns = self.table.slot(home).turn.turns();
                 fate.leave(self.table.clock.now(), turns);
@@ -156,12 +152,7 @@ where
                 return;
             };
             let slot = self.table.slot(key);
-            // Most events are clones and drops, which have no need of the time.
-            let now = if op.wakes() {
-                self.table.clock.now()
-            } else {
-                0
-            };
+            let now = || self.table.clock.now();
             let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
             if !applied && slot.generation() == key.generation {
                 self.table.loss.out_of_order();
@@ -189,6 +180,17 @@ impl Capture {
     pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
         self.table.set_installed();
         self.sight.connect(dispatch, &self.seat);
+    }
+
+    /// The task being polled here and the fate of a user span, if the span was created in it
+    /// and tasks were spawned under it.
+    #[inline]
+    fn home_and_fate(&self, local: &Local, span: u64) -> Option<(Key, Arc<SpanFate>)> {
+        let home = local.host(&self.table)?;
+        let fate = self.table.known_span_fate(span)?;
+        let id = self.table.slot(home).id();
+        let is_home = (fate.home.as_ref()).is_some_and(|home| home.id.as_u64() == id);
+        is_home.then_some((home, fate))
     }
 
     fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)

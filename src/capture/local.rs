@@ -8,8 +8,7 @@
 
 use super::visit::TaskFields;
 use crate::table::{
-    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, SpanFate, Spawner, Table, Tally,
-    traits,
+    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, Spawner, Table, Tally, traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -34,6 +33,8 @@ impl Drop for Locals {
 
 pub(crate) struct Local {
     table: Weak<Table>,
+    /// The table's, which nobody else has for as long as there is a `Weak`.
+    address: usize,
     pub(crate) tally: Tally,
     pub(crate) fields: TaskFields,
     pub(crate) runtime: LastRuntime,
@@ -102,18 +103,27 @@ pub(crate) fn end(table: &Arc<Table>, key: Key, last: LastTurn, outcome: Outcome
 impl Locals {
     #[inline]
     fn of(&mut self, table: &Arc<Table>) -> &mut Local {
-        let is_it = |local: &Local| std::ptr::eq(local.table.as_ptr(), Arc::as_ptr(table));
-        match self.0.iter().position(is_it) {
+        let address = Arc::as_ptr(table).addr();
+        if (self.0.first()).is_some_and(|local| local.address == address) {
+            return &mut self.0[0];
+        }
+        self.find(table)
+    }
+
+    #[cold]
+    fn find(&mut self, table: &Arc<Table>) -> &mut Local {
+        let address = Arc::as_ptr(table).addr();
+        match self.0.iter().position(|local| local.address == address) {
             Some(at) => &mut self.0[at],
             None => self.add(table),
         }
     }
 
-    #[cold]
     fn add(&mut self, table: &Arc<Table>) -> &mut Local {
         self.0.retain(|local| local.table.strong_count() > 0);
         self.0.push(Local {
             table: Arc::downgrade(table),
+            address: Arc::as_ptr(table).addr(),
             tally: table.tallies.join(),
             fields: TaskFields::default(),
             runtime: LastRuntime::default(),
@@ -177,15 +187,6 @@ impl Local {
         table.spawn(&mut self.tally, new, table.clock.now())
     }
 
-    /// Whether the task being polled here created that span.
-    pub(crate) fn is_home_of(&mut self, table: &Table, fate: &SpanFate) -> bool {
-        let Some(top) = self.top(raw_current()) else {
-            return false;
-        };
-        let id = table.slot(top.key).id();
-        (fate.home.as_ref()).is_some_and(|home| home.id.as_u64() == id)
-    }
-
     /// Says so where a task runs here that no hook announced, on a runtime without them.
     pub(crate) fn note_unseen(&mut self, table: &Table) {
         let unseen = matches!(self.spawner(table), Spawner::Unknown(_));
@@ -219,23 +220,18 @@ impl Local {
         }
     }
 
-    /// The frame of the task that is being polled here, if it has one.
-    #[inline]
-    fn top(&mut self, current: u64) -> Option<&mut Frame> {
-        (self.frames.last_mut()).filter(|frame| frame.current == current)
-    }
-
     /// The task being polled here, if it created user spans under which tasks live.
     #[inline]
-    pub(crate) fn host(&mut self, table: &Table) -> Option<Key> {
-        let key = self.top(raw_current())?.key;
-        (table.slot(key).traits() & traits::HOSTS_SPANS != 0).then_some(key)
+    pub(crate) fn host(&self, table: &Table) -> Option<Key> {
+        let top = self.frames.last()?;
+        let hosts = table.slot(top.key).traits() & traits::HOSTS_SPANS != 0;
+        (hosts && top.current == raw_current()).then_some(top.key)
     }
 
-    /// Whether the task whose span this is is being polled here.
+    /// The task whose span this is, if its turn is the innermost on this thread.
     #[inline]
-    pub(crate) fn own(&mut self, span: u64) -> Option<Key> {
-        let top = self.top(raw_current())?;
+    pub(crate) fn own(&self, span: u64) -> Option<Key> {
+        let top = self.frames.last()?;
         (top.span == span).then_some(top.key)
     }
 
@@ -243,14 +239,13 @@ impl Local {
     /// be a user's.
     #[inline]
     pub(crate) fn enter_span(&mut self, table: &Table, span: u64) -> bool {
+        if let Some(top) = self.frames.last_mut()
+            && top.span == span
+        {
+            top.depth += 1;
+            return true;
+        }
         let current = raw_current();
-        let in_task = match self.top(current) {
-            Some(top) if top.span == span => {
-                top.depth += 1;
-                return true;
-            }
-            other => other.is_some(),
-        };
         if let Some(block_on) = self.block_ons.last()
             && block_on.span == span
         {
@@ -260,6 +255,7 @@ impl Local {
             }
             return true;
         }
+        let in_task = (self.frames.last()).is_some_and(|top| top.current == current);
         if in_task || current == 0 {
             return false;
         }
@@ -277,8 +273,7 @@ impl Local {
     /// A span was left. True and false as for [`enter_span`](Self::enter_span).
     #[inline]
     pub(crate) fn exit_span(&mut self, table: &Table, span: u64) -> bool {
-        let current = raw_current();
-        match self.top(current) {
+        match self.frames.last_mut() {
             Some(top) if top.span == span => {
                 top.depth -= 1;
                 if top.depth == 0 {

@@ -9,6 +9,7 @@ mod departures;
 #[cfg(feature = "otlp")]
 mod exemplars;
 mod fate;
+mod index;
 mod lineages;
 mod record;
 mod runtimes;
@@ -37,6 +38,8 @@ pub(crate) use tallies::{Outcome, Tally, Totals};
 pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
 pub(crate) use wakes::{WakeReading, WakerOp};
 
+use index::{Index, Numbers};
+
 use crate::clock::{Clock, ManualClock, Nanos};
 use crate::config::Config;
 use crate::daemons::Daemons;
@@ -50,9 +53,6 @@ use std::sync::Arc;
 #[cfg(tokio_unstable)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// Small shards: one that grows is copied in microseconds, and rarely met by two.
-const SHARDS: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -70,8 +70,8 @@ pub(crate) struct Table {
     slab: slab::Slab,
     sites: sites::Sites,
     lineages: lineages::Lineages,
-    by_span: DashMap<u64, Key, FixedState>,
-    by_task: DashMap<u64, Key, FixedState>,
+    by_span: Index,
+    by_task: Index,
     /// User spans under which tasks were spawned, while they are open.
     spans: DashMap<u64, Arc<SpanFate>, FixedState>,
     open_spans: AtomicUsize,
@@ -116,7 +116,6 @@ pub(crate) enum LastTurn {
 
 impl Table {
     pub(crate) fn new(config: Config, daemons: Daemons, clock: Option<ManualClock>) -> Self {
-        let map = || DashMap::with_hasher_and_shard_amount(FixedState::default(), SHARDS);
         Self {
             clock: Clock::new(clock),
             loss: Counters::default(),
@@ -132,8 +131,8 @@ impl Table {
             sites: sites::Sites::new(config.max_spawn_sites),
             // Each site has a handful of ancestries in a real program.
             lineages: lineages::Lineages::new(config.max_spawn_sites.saturating_mul(4)),
-            by_span: map(),
-            by_task: map(),
+            by_span: Index::new(Numbers::Spans, config.max_live_tasks),
+            by_task: Index::new(Numbers::Sequence, config.max_live_tasks),
             spans: DashMap::with_hasher(FixedState::default()),
             open_spans: AtomicUsize::new(0),
             installed: AtomicBool::new(false),
@@ -154,7 +153,17 @@ impl Table {
 
     #[inline]
     pub(crate) fn slot(&self, key: Key) -> &Slot {
-        self.slab.slot(key.index)
+        self.slot_at(key.index)
+    }
+
+    #[inline]
+    fn slot_at(&self, index: u32) -> &Slot {
+        self.slab.slot(index)
+    }
+
+    /// Whether a task is to be found by its id: spans lead to all others.
+    fn has_id_noted(&self, traits: u32) -> bool {
+        self.config.source.hooks() || traits & traits::BY_WRAPPER != 0
     }
 
     /// About how many tasks are live.
@@ -182,12 +191,14 @@ impl Table {
 
     #[inline]
     pub(crate) fn by_span(&self, span: u64) -> Option<Key> {
-        self.by_span.get(&span).map(|key| *key)
+        let has = |slot: &Slot| slot.span() == span;
+        (self.by_span).find(span, |index| self.slot_at(index).key(index, has))
     }
 
     #[inline]
     pub(crate) fn by_task(&self, id: u64) -> Option<Key> {
-        self.by_task.get(&id).map(|key| *key)
+        let has = |slot: &Slot| slot.id() == id;
+        (self.by_task).find(id, |index| self.slot_at(index).key(index, has))
     }
 
     pub(crate) fn sites(&self) -> Vec<Arc<Site>> {
@@ -253,10 +264,10 @@ impl Table {
         tally.site(&self.tallies, site).spawned();
         slot.publish(new.id, new.span, site, traits, record);
         if new.span != 0 {
-            self.by_span.insert(new.span, key);
+            self.by_span.insert(new.span, key.index);
         }
-        if self.config.source.hooks() || traits & traits::BY_WRAPPER != 0 {
-            self.by_task.insert(new.id, key);
+        if self.has_id_noted(traits) {
+            self.by_task.insert(new.id, key.index);
         }
         Some(key)
     }
@@ -357,7 +368,8 @@ impl Table {
         let id = slot.id();
         let (span, site) = (slot.span(), slot.site());
         let reading = slot.turn.read();
-        let presumed = slot.traits() & traits::PRESUMED != 0;
+        let traits = slot.traits();
+        let presumed = traits & traits::PRESUMED != 0;
         let Some(record) = slot.retire(key.generation) else {
             return;
         };
@@ -365,9 +377,11 @@ impl Table {
             fate.end(at);
         }
         if span != 0 {
-            self.by_span.remove_if(&span, |_, found| *found == key);
+            self.by_span.remove(span, key.index);
         }
-        self.by_task.remove_if(&id, |_, found| *found == key);
+        if self.has_id_noted(traits) {
+            self.by_task.remove(id, key.index);
+        }
         let poll = match last {
             LastTurn::Poll if reading.phase == RUNNING => Some(Poll {
                 duration: at.saturating_sub(reading.since),
@@ -437,17 +451,17 @@ impl Table {
         }
     }
 
-    /// A task that is not in the table has ended. Look for it once more afterwards: the
-    /// map's lock orders this and the entry, so that one of the two sees the other.
+    /// A task that is not in the table has ended. Look for it once more afterwards: this and
+    /// the entry into the index are sequentially consistent, so one of the two sees the other.
     #[cfg(tokio_unstable)]
     pub(crate) fn ended_early(&self, id: u64) {
-        self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::Release);
+        self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::SeqCst);
     }
 
     /// Whether a task that was just entered has ended already.
     #[cfg(tokio_unstable)]
     pub(crate) fn has_ended_early(&self, id: u64) -> bool {
-        self.early_ends[id as usize % EARLY_ENDS].load(Ordering::Acquire) == id
+        self.early_ends[id as usize % EARLY_ENDS].load(Ordering::SeqCst) == id
     }
 
     /// Ends a task whose span closed on a thread that has no storage any more.

@@ -75,12 +75,12 @@ impl Slot {
     pub(crate) fn publish(&self, id: u64, span: u64, site: u32, traits: u32, record: Record) {
         self.turn.reset(record.spawned_at);
         self.wakes.reset(self.generation.load(Ordering::Relaxed));
-        self.span.store(span, Ordering::Relaxed);
         self.site.store(site, Ordering::Relaxed);
         self.traits.store(traits, Ordering::Relaxed);
         self.runtime.store(0, Ordering::Relaxed);
         *self.record.lock() = Some(record);
-        // Release pairs with the acquire in `id`: who sees the task sees it whole.
+        // Release pairs with the acquire in `span` and `id`: who sees the task sees it whole.
+        self.span.store(span, Ordering::Release);
         self.id.store(id, Ordering::Release);
     }
 
@@ -111,6 +111,13 @@ impl Slot {
         record.as_mut().map(look)
     }
 
+    /// The key of the task that is in here and `is` the one, if it is: before and after.
+    #[inline]
+    pub(crate) fn key(&self, index: u32, is: impl Fn(&Self) -> bool) -> Option<Key> {
+        let generation = self.generation();
+        (is(self) && self.generation() == generation).then_some(Key { index, generation })
+    }
+
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id.load(Ordering::Acquire)
@@ -118,7 +125,7 @@ impl Slot {
 
     #[inline]
     pub(crate) fn span(&self) -> u64 {
-        self.span.load(Ordering::Relaxed)
+        self.span.load(Ordering::Acquire)
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -157,8 +164,6 @@ impl Slot {
 pub(crate) struct Slab {
     pages: Box<[OnceLock<Box<[Slot]>>]>,
     capacity: usize,
-    /// Claimed slots; never above the capacity.
-    claimed: AtomicUsize,
     /// Slots below this were handed to a free list once.
     fresh: AtomicUsize,
     free: Box<[Mutex<Vec<u32>>]>,
@@ -171,7 +176,6 @@ impl Slab {
                 .map(|_| OnceLock::new())
                 .collect(),
             capacity,
-            claimed: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             free: (0..LISTS).map(|_| Mutex::new(Vec::new())).collect(),
         }
@@ -180,21 +184,11 @@ impl Slab {
     /// Takes a free slot, or `None` at the limit. Threads with different `hint`s
     /// rarely meet.
     pub(crate) fn claim(&self, hint: usize) -> Option<(Key, &Slot)> {
-        let below = |claimed| (claimed < self.capacity).then_some(claimed + 1);
-        self.claimed
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, below)
-            .ok()?;
-        // From here on a free slot exists: `release` puts the slot on a list before
-        // it takes it off the count.
-        let mut list = hint;
-        loop {
-            if let Some(index) = self.pop(list % LISTS) {
-                let slot = self.slot(index);
-                let generation = slot.generation();
-                return Some((Key { index, generation }, slot));
-            }
-            list = list.wrapping_add(1);
-        }
+        // The thread's own list first, then what others have left.
+        let index = (0..LISTS).find_map(|list| self.pop(hint.wrapping_add(list) % LISTS))?;
+        let slot = self.slot(index);
+        let generation = slot.generation();
+        Some((Key { index, generation }, slot))
     }
 
     fn pop(&self, list: usize) -> Option<u32> {
@@ -215,7 +209,6 @@ impl Slab {
     /// Gives a retired slot back.
     pub(crate) fn release(&self, hint: usize, index: u32) {
         self.free[hint % LISTS].lock().push(index);
-        self.claimed.fetch_sub(1, Ordering::AcqRel);
     }
 
     #[inline]
@@ -225,9 +218,11 @@ impl Slab {
         &page[index as usize % PAGE]
     }
 
-    /// How many slots are in use.
+    /// About how many slots are in use.
     pub(crate) fn claimed(&self) -> usize {
-        self.claimed.load(Ordering::Relaxed)
+        let free: usize = self.free.iter().map(|list| list.lock().len()).sum();
+        let fresh = self.fresh.load(Ordering::Relaxed).min(self.capacity);
+        fresh.saturating_sub(free)
     }
 
     /// Every slot that was ever used.

@@ -86,7 +86,7 @@ impl SiteCells {
     /// Keeps the trace of a task whose end was just counted.
     #[cfg(feature = "otlp")]
     pub(crate) fn traced(&self, exemplar: Exemplar) {
-        let bucket = histogram::bucket(&LIFETIME, exemplar.value);
+        let bucket = LIFETIME.bucket(exemplar.value);
         self.lifetimes_traced.keep(bucket, exemplar);
     }
 

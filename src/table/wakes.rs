@@ -22,9 +22,14 @@ const WAKERS: u64 = WOKEN - 1;
 pub(crate) struct Wakes {
     word: AtomicU64,
     woken_at: AtomicU64,
-    wakes: AtomicU64,
-    self_wakes: AtomicU64,
+    /// By others than the task's own poll.
+    others: AtomicU64,
+    /// Within the task's own poll: written by the thread that polls it alone.
+    own: AtomicU64,
 }
+
+/// Stands for a wake in the task's own poll, which waits from the end of that poll on.
+const IN_POLL: Nanos = 1;
 
 /// What a waker event says, in tokio's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +61,14 @@ impl Wakes {
         Self {
             word: AtomicU64::new(0),
             woken_at: AtomicU64::new(0),
-            wakes: AtomicU64::new(0),
-            self_wakes: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            own: AtomicU64::new(0),
         }
     }
 
     /// Makes it that of the slot's next task.
     pub(crate) fn reset(&self, generation: u32) {
-        for cell in [&self.woken_at, &self.wakes, &self.self_wakes] {
+        for cell in [&self.woken_at, &self.others, &self.own] {
             cell.store(0, Ordering::Relaxed);
         }
         // Release: who changes the word of this generation finds the counts at zero. A
@@ -73,10 +78,17 @@ impl Wakes {
             .swap(u64::from(generation) << 32, Ordering::AcqRel);
     }
 
-    /// Takes in one waker event, at `now` if it wakes. Gives false where the slot has moved on to another
-    /// generation, or the balance would fall below zero.
+    /// Takes in one waker event; `own` says that the task is being polled where it came from.
+    /// Gives false where the slot has moved on to another generation, or the balance would fall
+    /// below zero. `now` is asked for a wake of another that finds none pending.
     #[inline]
-    pub(crate) fn apply(&self, generation: u32, op: WakerOp, own: bool, now: Nanos) -> bool {
+    pub(crate) fn apply(
+        &self,
+        generation: u32,
+        op: WakerOp,
+        own: bool,
+        now: impl FnOnce() -> Nanos,
+    ) -> bool {
         let change = |word: u64| {
             if (word >> 32) as u32 != generation {
                 return None;
@@ -97,11 +109,14 @@ impl Wakes {
         let balanced = op != WakerOp::Wake || before & WAKERS > 0;
         if op.wakes() {
             if before & WOKEN == 0 {
-                self.woken_at.store(now, Ordering::Relaxed);
+                let at = if own { IN_POLL } else { now() };
+                self.woken_at.store(at, Ordering::Relaxed);
             }
-            self.wakes.fetch_add(1, Ordering::Relaxed);
             if own {
-                self.self_wakes.fetch_add(1, Ordering::Relaxed);
+                let own = self.own.load(Ordering::Relaxed);
+                self.own.store(own.wrapping_add(1), Ordering::Relaxed);
+            } else {
+                self.others.fetch_add(1, Ordering::Relaxed);
             }
         }
         balanced
@@ -115,23 +130,28 @@ impl Wakes {
             return None;
         }
         self.word.fetch_and(!WOKEN, Ordering::AcqRel);
-        match self.woken_at.swap(0, Ordering::Relaxed) {
-            0 => Some(now),
-            at => Some(at),
+        // Not in one step: the time of a wake that comes between the two is lost, and it
+        // counts as seen when its poll begins.
+        let at = self.woken_at.load(Ordering::Relaxed);
+        if at == 0 {
+            return Some(now);
         }
+        self.woken_at.store(0, Ordering::Relaxed);
+        Some(at)
     }
 
     pub(crate) fn read(&self) -> WakeReading {
         let word = self.word.load(Ordering::Acquire);
+        let own = self.own.load(Ordering::Relaxed);
         WakeReading {
             woken: word & WOKEN != 0,
             wakers: word & WAKERS,
-            wakes: self.wakes.load(Ordering::Relaxed),
-            self_wakes: self.self_wakes.load(Ordering::Relaxed),
+            wakes: own.wrapping_add(self.others.load(Ordering::Relaxed)),
+            self_wakes: own,
         }
     }
 
-    /// When the pending wake was seen.
+    /// When the pending wake was seen; before the end of the poll it came in, at the latest.
     pub(crate) fn woken_at(&self) -> Option<Nanos> {
         match self.woken_at.load(Ordering::Relaxed) {
             0 => None,
@@ -148,13 +168,15 @@ mod tests {
     fn a_wake_by_value_uses_its_waker_up() {
         let wakes = Wakes::new();
         wakes.reset(7);
-        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
-        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
-        assert!(wakes.apply(7, WakerOp::Wake, false, 5));
-        assert!(wakes.apply(7, WakerOp::WakeByRef, true, 6));
+        assert!(wakes.apply(7, WakerOp::Clone, true, || 1));
+        assert!(wakes.apply(7, WakerOp::Clone, true, || 1));
+        assert!(wakes.apply(7, WakerOp::Wake, false, || 5));
+        assert!(wakes.apply(7, WakerOp::WakeByRef, true, || 6));
         let read = wakes.read();
         assert_eq!((read.wakers, read.wakes, read.self_wakes), (1, 2, 1));
         assert_eq!(wakes.take(9), Some(5), "the first wake counts");
+        wakes.apply(7, WakerOp::WakeByRef, true, || 8);
+        assert_eq!(wakes.take(9), Some(IN_POLL));
         assert_eq!(wakes.take(9), None);
     }
 
@@ -162,9 +184,9 @@ mod tests {
     fn a_late_wake_does_not_fall_on_the_next_task() {
         let wakes = Wakes::new();
         wakes.reset(1);
-        wakes.apply(1, WakerOp::Clone, false, 1);
+        wakes.apply(1, WakerOp::Clone, false, || 1);
         wakes.reset(2);
-        assert!(!wakes.apply(1, WakerOp::Wake, false, 3));
+        assert!(!wakes.apply(1, WakerOp::Wake, false, || 3));
         assert_eq!(wakes.read().wakes, 0);
         assert_eq!(wakes.take(4), None);
     }
@@ -173,8 +195,8 @@ mod tests {
     fn the_balance_never_goes_below_zero() {
         let wakes = Wakes::new();
         wakes.reset(1);
-        assert!(!wakes.apply(1, WakerOp::Drop, false, 1));
-        assert!(!wakes.apply(1, WakerOp::Wake, false, 2));
+        assert!(!wakes.apply(1, WakerOp::Drop, false, || 1));
+        assert!(!wakes.apply(1, WakerOp::Wake, false, || 2));
         let read = wakes.read();
         assert_eq!((read.wakers, read.wakes, read.woken), (0, 1, true));
     }
@@ -194,7 +216,7 @@ mod models {
             wakes.reset(1);
             let waker = {
                 let wakes = Arc::clone(&wakes);
-                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, 5)))
+                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, || 5)))
             };
             let first = wakes.take(9).is_some();
             waker.join().expect("the waker doesn't panic");
@@ -209,10 +231,10 @@ mod models {
         loom::model(|| {
             let wakes = Arc::new(Wakes::new());
             wakes.reset(1);
-            wakes.apply(1, WakerOp::Clone, false, 1);
+            wakes.apply(1, WakerOp::Clone, false, || 1);
             let late = {
                 let wakes = Arc::clone(&wakes);
-                thread::spawn(move || wakes.apply(1, WakerOp::Wake, false, 5))
+                thread::spawn(move || wakes.apply(1, WakerOp::Wake, false, || 5))
             };
             wakes.reset(2);
             late.join().expect("the late waker doesn't panic");
