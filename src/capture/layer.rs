@@ -1,7 +1,7 @@
 //! tokio's spans and waker events as a source, and the user's spans as parents.
 
 use super::local::{self, Local, Seen};
-use super::parents::{self, ParentRules};
+use super::parents::{self, Around, ParentRules};
 use super::sight::{self, Sight};
 use super::spawn::{Sighting, Wrapped};
 use super::visit::{TaskFields, WakerFields};
@@ -147,11 +147,14 @@ where
         let Some(op) = fields.op else { return };
         local::with(&self.table, |local| {
             let own = local.own(fields.span);
-            let Some(key) = own.or_else(|| self.table.by_span(fields.span)) else {
+            let found = match own {
+                Some(key) => Some((key, self.table.slot(key))),
+                None => self.table.by_span(fields.span),
+            };
+            let Some((key, slot)) = found else {
                 // After the end, or a task that was refused.
                 return;
             };
-            let slot = self.table.slot(key);
             let now = || self.table.clock.now();
             let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
             if !applied && slot.generation() == key.generation {
@@ -160,13 +163,10 @@ where
         });
     }
 
-    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
         let span = id.into_u64();
-        if !ctx.metadata(&id).is_some_and(is_task_span) {
+        let Some((key, _)) = self.table.by_span(span) else {
             self.table.close_span(span);
-            return;
-        }
-        let Some(key) = self.table.by_span(span) else {
             return;
         };
         let closed = local::with(&self.table, |local| local.close(&self.table, key));
@@ -210,7 +210,13 @@ impl Capture {
             });
             return;
         }
-        let around = parents::around(ctx.lookup_current(), &self.table, &self.rules);
+        let around = match ctx.current_span().metadata() {
+            Some(current) if !is_task_span(current) => {
+                parents::around(ctx.lookup_current(), &self.table, &self.rules)
+            }
+            // No user span lies between the spawner and here: the rule.
+            _ => Around::default(),
+        };
         let spans = self.rules.spans(around);
         local::with(&self.table, |local| {
             local.spawn_from_span(&self.table, attrs, id.into_u64(), spans);

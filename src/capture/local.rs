@@ -215,7 +215,7 @@ impl Local {
             return Spawner::Task(frame.key);
         }
         match table.by_task(current) {
-            Some(key) => Spawner::Task(key),
+            Some((key, _)) => Spawner::Task(key),
             None => Spawner::Unknown(current),
         }
     }
@@ -251,7 +251,7 @@ impl Local {
         {
             if block_on.current == current {
                 let key = block_on.key;
-                self.begin(table, key, current, span);
+                self.begin(table, key, table.slot(key), current, span);
             }
             return true;
         }
@@ -260,12 +260,11 @@ impl Local {
             return false;
         }
         // The first enter since tokio turned to this task.
-        let Some(key) = table.by_span(span) else {
+        let Some((key, slot)) = table.by_span(span) else {
             return false;
         };
-        let slot = table.slot(key);
         if slot.id() == current && slot.traits() & traits::BY_WRAPPER == 0 {
-            self.begin(table, key, current, span);
+            self.begin(table, key, slot, current, span);
         }
         true
     }
@@ -287,8 +286,7 @@ impl Local {
 
     /// Begins a turn.
     #[inline]
-    pub(crate) fn begin(&mut self, table: &Table, key: Key, current: u64, span: u64) {
-        let slot = table.slot(key);
+    pub(crate) fn begin(&mut self, table: &Table, key: Key, slot: &Slot, current: u64, span: u64) {
         if slot.generation() != key.generation {
             return;
         }

@@ -31,6 +31,7 @@ pub(crate) use fate::{Fate, SpanFate};
 pub(crate) use lineages::{LineageTree, TOP};
 pub(crate) use record::{ParentTask, Record, traits};
 pub(crate) use runtimes::LastRuntime;
+use sites::Met;
 pub(crate) use sites::{OVERFLOW, Place, Site};
 pub(crate) use slab::{Key, Slot, copy};
 pub(crate) use strangers::Since;
@@ -46,7 +47,7 @@ use crate::daemons::Daemons;
 #[cfg(feature = "otlp")]
 use crate::loss::Delivery;
 use crate::loss::{Counters, Loss};
-use crate::task::{Kind, Spans, TaskId};
+use crate::task::{Kind, Location, Spans, TaskId};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use std::sync::Arc;
@@ -190,13 +191,13 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn by_span(&self, span: u64) -> Option<Key> {
+    pub(crate) fn by_span(&self, span: u64) -> Option<(Key, &Slot)> {
         let has = |slot: &Slot| slot.span() == span;
         (self.by_span).find(span, |index| self.slot_at(index).key(index, has))
     }
 
     #[inline]
-    pub(crate) fn by_task(&self, id: u64) -> Option<Key> {
+    pub(crate) fn by_task(&self, id: u64) -> Option<(Key, &Slot)> {
         let has = |slot: &Slot| slot.id() == id;
         (self.by_task).find(id, |index| self.slot_at(index).key(index, has))
     }
@@ -229,25 +230,23 @@ impl Table {
             self.loss.refused();
             return None;
         };
-        let (site, is_daemon) = (self.sites).find(&new.place, &self.clock, |location| {
-            self.daemons.is_daemon(location.file())
-        });
         let mut record = Record::new(now, new.id);
         let mut above = TOP;
         match new.spawner {
             Spawner::None => {}
             Spawner::Unknown(id) => record.parent = ParentTask::Unknown(TaskId::from_u64(id)),
             Spawner::Task(key) => {
-                let found = (self.slot(key)).with_record(key.generation, |parent| {
+                let spawner = self.slot(key);
+                let found = spawner.with_record(key.generation, |parent| {
                     above = parent.lineage;
                     record.root = parent.root;
-                    parent.fate()
+                    spawner.fate(parent)
                 });
                 // A spawner that is not there any more can't be the one that spawns now.
                 record.parent = found.map_or(ParentTask::None, ParentTask::Known);
             }
         }
-        record.lineage = self.lineages.child(above, site);
+        let (site, is_daemon) = self.site(tally, &new.place, above, &mut record);
         record.size = (new.size)
             .and_then(|size| u32::try_from(size.saturating_add(1)).ok())
             .unwrap_or(0);
@@ -272,6 +271,33 @@ impl Table {
         Some(key)
     }
 
+    /// The site of a place, and whether tasks from there are daemons; notes the lineage.
+    #[inline]
+    fn site(
+        &self,
+        tally: &mut Tally,
+        place: &Place<'_>,
+        above: u32,
+        record: &mut Record,
+    ) -> (u32, bool) {
+        if let Some(met) = tally.met.find(place, above) {
+            record.lineage = met.lineage;
+            return (met.index, met.site.daemon);
+        }
+        let is_daemon = |location: &Location| self.daemons.is_daemon(location.file());
+        let (index, is_daemon) = self.sites.find(place, &self.clock, is_daemon);
+        record.lineage = self.lineages.child(above, index);
+        if index != OVERFLOW && record.lineage != TOP {
+            tally.met.note(Met {
+                index,
+                site: self.sites.get(index),
+                above,
+                lineage: record.lineage,
+            });
+        }
+        (index, is_daemon)
+    }
+
     /// Begins a turn of a task on the thread that polls it.
     #[inline]
     pub(crate) fn begin_turn(&self, tally: &mut Tally, key: Key, slot: &Slot, now: Nanos) -> bool {
@@ -281,28 +307,25 @@ impl Table {
         if let Some(poll) = before {
             tally.site(&self.tallies, slot.site()).polled(poll);
         }
-        if phase == ENDING {
-            self.came_back(key, slot);
+        if phase == ENDING && slot.traits() & traits::HAS_FATE != 0 {
+            self.tell_ending(key, slot, 0);
         }
         woken.is_some()
     }
 
-    #[cold]
-    fn came_back(&self, key: Key, slot: &Slot) {
-        slot.with_record(key.generation, |record| {
-            if let Some(fate) = &record.fate {
-                fate.set_ending_since(0);
-            }
-        });
-    }
-
     /// The turn that has just ended looked like the drop of the future.
-    #[cold]
     pub(crate) fn ending(&self, key: Key, slot: &Slot, now: Nanos) {
         slot.turn.ending();
+        if slot.traits() & traits::HAS_FATE != 0 {
+            self.tell_ending(key, slot, now);
+        }
+    }
+
+    #[cold]
+    fn tell_ending(&self, key: Key, slot: &Slot, since: Nanos) {
         slot.with_record(key.generation, |record| {
             if let Some(fate) = &record.fate {
-                fate.set_ending_since(now);
+                fate.set_ending_since(since);
             }
         });
     }

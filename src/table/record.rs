@@ -68,8 +68,8 @@ impl Record {
         })
     }
 
-    /// The fate that a child shares.
-    pub(crate) fn fate(&mut self) -> Arc<Fate> {
+    /// The fate that a child shares; taken by [`Slot::fate`](super::Slot::fate).
+    pub(super) fn fate(&mut self) -> Arc<Fate> {
         let id = TaskId::from_u64(self.id);
         let fate = self.fate.get_or_insert_with(|| Fate::new(id));
         Arc::clone(fate)
@@ -97,6 +97,8 @@ pub(crate) mod traits {
     pub(crate) const PRESUMED: u32 = 1 << 9;
     /// Its runtime's terminate hook will tell of its end.
     pub(crate) const HOOKED: u32 = 1 << 8;
+    /// Others descend from it, and share its fate.
+    pub(crate) const HAS_FATE: u32 = 1 << 13;
     /// It was found to be an orphan, and is told of as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;

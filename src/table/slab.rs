@@ -15,10 +15,12 @@
 //!
 //! A stale key finds a slot of another generation, and is told so.
 
-use super::record::Record;
+use super::fate::Fate;
+use super::record::{Record, traits};
 use super::turn::Turn;
 use super::wakes::Wakes;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
+use std::sync::Arc;
 
 #[cfg(not(straggler_loom))]
 const PAGE: usize = 256;
@@ -113,9 +115,10 @@ impl Slot {
 
     /// The key of the task that is in here and `is` the one, if it is: before and after.
     #[inline]
-    pub(crate) fn key(&self, index: u32, is: impl Fn(&Self) -> bool) -> Option<Key> {
+    pub(crate) fn key(&self, index: u32, is: impl Fn(&Self) -> bool) -> Option<(Key, &Self)> {
         let generation = self.generation();
-        (is(self) && self.generation() == generation).then_some(Key { index, generation })
+        let key = Key { index, generation };
+        (is(self) && self.generation() == generation).then_some((key, self))
     }
 
     #[inline]
@@ -128,6 +131,7 @@ impl Slot {
         self.span.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -148,6 +152,14 @@ impl Slot {
 
     pub(crate) fn take_traits(&self, traits: u32) {
         self.traits.fetch_and(!traits, Ordering::Relaxed);
+    }
+
+    /// The fate that descendants of this slot's task share.
+    pub(crate) fn fate(&self, record: &mut Record) -> Arc<Fate> {
+        if record.fate.is_none() {
+            self.add_traits(traits::HAS_FATE);
+        }
+        record.fate()
     }
 
     #[inline]
@@ -193,7 +205,7 @@ impl Slab {
 
     fn pop(&self, list: usize) -> Option<u32> {
         let mut free = self.free[list].lock();
-        if free.is_empty() {
+        if free.is_empty() && self.fresh.load(Ordering::Relaxed) < self.capacity {
             let start = self.fresh.fetch_add(BATCH, Ordering::Relaxed);
             let end = start.saturating_add(BATCH).min(self.capacity);
             if start >= end {

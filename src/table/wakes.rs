@@ -4,25 +4,34 @@
 //! event names a span, which leads to a slot; between the look-up and the change the
 //! slot may have been given to another task. So the *generation* of the slot is part
 //! of the word that is changed, and a change for an older generation does nothing:
-//! a late wake never wakes a stranger, and the balance of wakers stays true. (The counts of
-//! wakes are raised after the word; one may fall on a slot given away in between.)
+//! a late wake never wakes a stranger, and the balance of wakers stays true.
 //!
 //! ```text
-//! 63            32 31    30                    0
-//! [ generation   ][woken][ wakers somebody holds ]
+//! 63          44 43                   24   23    22                    0
+//! [ generation ][ wakes since the poll ][woken][ wakers somebody holds ]
 //! ```
+//!
+//! The lower bits of a generation are enough: a change would have to be late by a million tasks.
 
 use crate::clock::Nanos;
 use crate::sync::{AtomicU64, Ordering};
 
-const WOKEN: u64 = 1 << 31;
+const WOKEN: u64 = 1 << 23;
 const WAKERS: u64 = WOKEN - 1;
+const WAKE: u64 = 1 << 24;
+const GENERATION: u32 = 44;
+const WAKES: u64 = (1 << GENERATION) - WAKE;
+
+/// The word of a generation in which nothing has happened.
+fn fresh(generation: u32) -> u64 {
+    u64::from(generation) << GENERATION
+}
 
 #[derive(Debug)]
 pub(crate) struct Wakes {
     word: AtomicU64,
     woken_at: AtomicU64,
-    /// By others than the task's own poll.
+    /// By others than the task's own poll, up to its newest poll; the word has those since.
     others: AtomicU64,
     /// Within the task's own poll: written by the thread that polls it alone.
     own: AtomicU64,
@@ -74,8 +83,7 @@ impl Wakes {
         // Release: who changes the word of this generation finds the counts at zero. A
         // swap, so that a late change of the older generation comes either before it in
         // the word's history, and is overwritten, or sees it, and is refused.
-        self.word
-            .swap(u64::from(generation) << 32, Ordering::AcqRel);
+        self.word.swap(fresh(generation), Ordering::AcqRel);
     }
 
     /// Takes in one waker event; `own` says that the task is being polled where it came from.
@@ -89,16 +97,20 @@ impl Wakes {
         own: bool,
         now: impl FnOnce() -> Nanos,
     ) -> bool {
+        let woken = |word: u64| match own {
+            true => Some(word | WOKEN),
+            false => (word & WAKES < WAKES).then(|| (word + WAKE) | WOKEN),
+        };
         let change = |word: u64| {
-            if (word >> 32) as u32 != generation {
+            if (word ^ fresh(generation)) >> GENERATION != 0 {
                 return None;
             }
             match op {
                 WakerOp::Clone => (word & WAKERS < WAKERS).then(|| word + 1),
                 WakerOp::Drop => (word & WAKERS > 0).then(|| word - 1),
                 // A wake is a wake, whatever the balance says.
-                WakerOp::Wake => Some((word - u64::from(word & WAKERS > 0)) | WOKEN),
-                WakerOp::WakeByRef => Some(word | WOKEN),
+                WakerOp::Wake => woken(word - u64::from(word & WAKERS > 0)),
+                WakerOp::WakeByRef => woken(word),
             }
         };
         // Acquire pairs with the reset of this generation.
@@ -106,20 +118,16 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
-        let balanced = op != WakerOp::Wake || before & WAKERS > 0;
         if op.wakes() {
             if before & WOKEN == 0 {
                 let at = if own { IN_POLL } else { now() };
                 self.woken_at.store(at, Ordering::Relaxed);
             }
             if own {
-                let own = self.own.load(Ordering::Relaxed);
-                self.own.store(own.wrapping_add(1), Ordering::Relaxed);
-            } else {
-                self.others.fetch_add(1, Ordering::Relaxed);
+                add(&self.own, 1);
             }
         }
-        balanced
+        op != WakerOp::Wake || before & WAKERS > 0
     }
 
     /// Takes the wake, if there is one, for the poll that begins now. Gives when it
@@ -129,7 +137,8 @@ impl Wakes {
         if self.word.load(Ordering::Relaxed) & WOKEN == 0 {
             return None;
         }
-        self.word.fetch_and(!WOKEN, Ordering::AcqRel);
+        let before = self.word.fetch_and(!(WOKEN | WAKES), Ordering::AcqRel);
+        add(&self.others, (before & WAKES) / WAKE);
         // Not in one step: the time of a wake that comes between the two is lost, and it
         // counts as seen when its poll begins.
         let at = self.woken_at.load(Ordering::Relaxed);
@@ -146,7 +155,10 @@ impl Wakes {
         WakeReading {
             woken: word & WOKEN != 0,
             wakers: word & WAKERS,
-            wakes: own.wrapping_add(self.others.load(Ordering::Relaxed)),
+            // Those that a poll is just taking may be missing for a moment.
+            wakes: own
+                .wrapping_add(self.others.load(Ordering::Relaxed))
+                .wrapping_add((word & WAKES) / WAKE),
             self_wakes: own,
         }
     }
@@ -158,6 +170,13 @@ impl Wakes {
             at => Some(at),
         }
     }
+}
+
+/// Adds to a count that only the thread which polls the task writes.
+#[inline]
+fn add(count: &AtomicU64, by: u64) {
+    let sum = count.load(Ordering::Relaxed).wrapping_add(by);
+    count.store(sum, Ordering::Relaxed);
 }
 
 #[cfg(all(test, not(straggler_loom)))]
@@ -189,6 +208,21 @@ mod tests {
         assert!(!wakes.apply(1, WakerOp::Wake, false, || 3));
         assert_eq!(wakes.read().wakes, 0);
         assert_eq!(wakes.take(4), None);
+    }
+
+    #[test]
+    fn wakes_are_counted_before_and_after_the_poll_that_takes_them() {
+        let wakes = Wakes::new();
+        // Only some of its bits are in the word.
+        wakes.reset(u32::MAX);
+        for at in 1..4 {
+            assert!(wakes.apply(u32::MAX, WakerOp::WakeByRef, false, || at));
+        }
+        assert_eq!(wakes.read().wakes, 3);
+        assert_eq!(wakes.take(9), Some(1));
+        assert_eq!((wakes.read().wakes, wakes.read().woken), (3, false));
+        assert!(wakes.apply(u32::MAX, WakerOp::WakeByRef, true, || 5));
+        assert_eq!((wakes.read().wakes, wakes.read().self_wakes), (4, 1));
     }
 
     #[test]
