@@ -21,7 +21,7 @@ use tracing_subscriber::layer::{Context, Filter, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The layer itself, inside the filter of [`straggler::Layer`](crate::Layer).
-pub struct Capture {
+pub(crate) struct Capture {
     pub(crate) table: Arc<Table>,
     pub(crate) rules: Arc<ParentRules>,
     pub(crate) sight: Arc<Sight>,
@@ -46,7 +46,7 @@ impl fmt::Debug for Capture {
 /// may be parents, and decides so once a callsite. It is attached to this layer alone:
 /// other layers see what they saw without it.
 #[derive(Debug)]
-pub struct CaptureFilter {
+pub(crate) struct CaptureFilter {
     pub(crate) source: Source,
     pub(crate) rules: Arc<ParentRules>,
 }
