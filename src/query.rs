@@ -15,7 +15,7 @@ use crate::clock::Wall;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::orphan::{self, Finding, Gone, Subject};
-use crate::table::{FRESH, LineageTree, Outcome, ParentTask, RUNNING, Table, Totals, traits};
+use crate::table::{FRESH, LineageTree, Outcome, ParentRef, RUNNING, Table, Totals, traits};
 use crate::task::{Orphaned, Parent, ParentStatus, Task, TaskId};
 use parking_lot::Mutex;
 use settle::{Count, Look, Mark};
@@ -402,10 +402,10 @@ impl Judge<'_> {
     }
 
     fn parent_gone(&self, found: &Found) -> (Gone, ParentStatus) {
-        let fate = match &found.parent {
-            ParentTask::None => return (Gone::No, ParentStatus::None),
-            ParentTask::Unknown(_) => return (Gone::No, ParentStatus::Unknown),
-            ParentTask::Known(fate) => fate,
+        let fate = match found.parent.as_ref() {
+            ParentRef::None => return (Gone::No, ParentStatus::None),
+            ParentRef::Unknown(_) => return (Gone::No, ParentStatus::Unknown),
+            ParentRef::Known(fate) => fate,
         };
         // The copy decides, not the fate: a parent that was copied is shown, whatever has
         // become of it since.
@@ -431,10 +431,10 @@ impl Judge<'_> {
 }
 
 fn parent(found: &Found, status: ParentStatus) -> Option<Parent> {
-    let task = match &found.parent {
-        ParentTask::None => None,
-        ParentTask::Unknown(id) => Some(*id),
-        ParentTask::Known(fate) => Some(fate.id),
+    let task = match found.parent.as_ref() {
+        ParentRef::None => None,
+        ParentRef::Unknown(id) => Some(id),
+        ParentRef::Known(fate) => Some(fate.id),
     };
     if task.is_none() && found.spans.is_none() {
         return None;

@@ -411,8 +411,10 @@ impl Local {
             Some((last, Apart(true))) if last == key => Outcome::Aborted,
             _ => Outcome::Unknown,
         };
-        let now = table.clock.now();
+        // The future was dropped in the last turn, however long its span was held.
+        let dropped = slot.turn.read().ended();
+        let at = dropped.unwrap_or_else(|| table.clock.now());
         let tally = Some(&mut self.tally);
-        table.end(tally, key, now, LastTurn::Drop, outcome);
+        table.end(tally, key, at, LastTurn::Drop, outcome);
     }
 }

@@ -140,8 +140,8 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
             woken_at: slot.wakes.woken_at(),
             // Read after the turn, so that nothing in it lies ahead.
             now: table.clock.now(),
-            spawned_at: record.spawned_at,
-            root: record.root,
+            spawned_at: record.spawned_at(),
+            root: record.root(id),
             lineage: record.lineage,
             size: record.size,
             parent: record.parent.clone(),

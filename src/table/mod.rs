@@ -29,7 +29,7 @@ pub(crate) use departures::Departed;
 pub(crate) use exemplars::Exemplar;
 pub(crate) use fate::{Fate, SpanFate};
 pub(crate) use lineages::{LineageTree, TOP};
-pub(crate) use record::{ParentTask, Record, traits};
+pub(crate) use record::{ParentRef, ParentTask, Record, traits};
 pub(crate) use runtimes::LastRuntime;
 use sites::Met;
 pub(crate) use sites::{OVERFLOW, Place, Site};
@@ -230,20 +230,19 @@ impl Table {
             self.loss.refused();
             return None;
         };
-        let mut record = Record::new(now, new.id);
+        let mut record = Record::new(now);
         let mut above = TOP;
         match new.spawner {
             Spawner::None => {}
-            Spawner::Unknown(id) => record.parent = ParentTask::Unknown(TaskId::from_u64(id)),
+            Spawner::Unknown(id) => record.parent = ParentTask::unknown(TaskId::from_u64(id)),
             Spawner::Task(key) => {
                 let spawner = self.slot(key);
                 let found = spawner.with_record(key.generation, |parent| {
                     above = parent.lineage;
-                    record.root = parent.root;
                     spawner.fate(parent)
                 });
                 // A spawner that is not there any more can't be the one that spawns now.
-                record.parent = found.map_or(ParentTask::None, ParentTask::Known);
+                record.parent = found.map_or(ParentTask::NONE, ParentTask::known);
             }
         }
         let (site, is_daemon) = self.site(tally, &new.place, above, &mut record);
@@ -344,9 +343,9 @@ impl Table {
             #[cfg(feature = "otlp")]
             if self.may_be_orphan(slot, record, at) {
                 let copy = record.clone();
-                departed = Some(self.departed(key, copy, at, LastTurn::Drop, outcome));
+                departed = Some(self.departed(key, slot.id(), copy, at, LastTurn::Drop, outcome));
             }
-            record.spawned_at
+            record.spawned_at()
         });
         #[cfg(feature = "otlp")]
         if let Some(departed) = departed {
@@ -367,7 +366,7 @@ impl Table {
                 fate.end(0);
                 fate.set_ending_since(0);
             }
-            record.spawned_at
+            record.spawned_at()
         });
         if let Some(spawned_at) = spawned_at {
             let panicked = slot.traits() & traits::PANICKED != 0;
@@ -416,10 +415,10 @@ impl Table {
         let hint = tally.as_ref().map_or(0, |tally| tally.thread());
         #[cfg(feature = "otlp")]
         let exemplar = self.exemplar(&record, at);
-        let spawned_at = record.spawned_at;
+        let spawned_at = record.spawned_at();
         #[cfg(feature = "otlp")]
         if !presumed && self.may_be_orphan(slot, &record, at) {
-            let departed = self.departed(key, record, at, last, outcome);
+            let departed = self.departed(key, id, record, at, last, outcome);
             self.depart(departed);
         }
         self.slab.release(hint, key.index);

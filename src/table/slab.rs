@@ -75,7 +75,7 @@ impl Slot {
 
     /// Fills a claimed slot and lets it be found.
     pub(crate) fn publish(&self, id: u64, span: u64, site: u32, traits: u32, record: Record) {
-        self.turn.reset(record.spawned_at);
+        self.turn.reset(record.spawned_at());
         self.wakes.reset(self.generation.load(Ordering::Relaxed));
         self.site.store(site, Ordering::Relaxed);
         self.traits.store(traits, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Slot {
         if record.fate.is_none() {
             self.add_traits(traits::HAS_FATE);
         }
-        record.fate()
+        record.fate(self.id())
     }
 
     #[inline]
@@ -281,16 +281,22 @@ mod tests {
         assert!(slab.claim(0).is_none());
     }
 
+    /// What a live task costs, but for its places in the index.
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 184, "{}", size_of::<Slot>());
+    }
+
     #[test]
     fn only_one_gets_the_record() {
         let slab = Slab::new(1);
         let (key, slot) = slab.claim(0).expect("the slab is empty");
-        slot.publish(5, 0, 0, 0, Record::new(1, 5));
+        slot.publish(5, 0, 0, 0, Record::new(1));
         assert!(slot.retire(key.generation).is_some());
         assert!(slot.retire(key.generation).is_none());
         slab.release(0, key.index);
         let (next, slot) = slab.claim(0).expect("it was released");
-        slot.publish(6, 0, 0, 0, Record::new(1, 6));
+        slot.publish(6, 0, 0, 0, Record::new(1));
         assert!(slot.retire(key.generation).is_none(), "a stale key");
         assert_eq!(copy(slot, |id, _, _| id), Some(6));
         assert_ne!(next, key);
@@ -309,7 +315,7 @@ mod models {
         loom::model(|| {
             let slab = Arc::new(Slab::new(1));
             let (key, slot) = slab.claim(0).expect("empty");
-            slot.publish(5, 0, 0, 0, Record::new(1, 5));
+            slot.publish(5, 0, 0, 0, Record::new(1));
             let other = {
                 let slab = Arc::clone(&slab);
                 thread::spawn(move || slab.slot(key.index).retire(key.generation).is_some())
@@ -327,18 +333,18 @@ mod models {
         loom::model(|| {
             let slab = Arc::new(Slab::new(1));
             let (key, slot) = slab.claim(0).expect("empty");
-            slot.publish(5, 0, 0, 0, Record::new(50, 5));
+            slot.publish(5, 0, 0, 0, Record::new(50));
             let reuser = {
                 let slab = Arc::clone(&slab);
                 thread::spawn(move || {
                     slab.slot(key.index).retire(key.generation).expect("first");
                     slab.release(0, key.index);
                     let (_, slot) = slab.claim(0).expect("released");
-                    slot.publish(6, 0, 0, 0, Record::new(60, 6));
+                    slot.publish(6, 0, 0, 0, Record::new(60));
                 })
             };
             let seen = copy(slab.slot(key.index), |id, _, record| {
-                (id, record.spawned_at)
+                (id, record.spawned_at())
             });
             assert!(matches!(seen, None | Some((5, 50)) | Some((6, 60))));
             reuser.join().expect("no panic");
