@@ -230,6 +230,8 @@ impl Builder {
             reader: Reader::default(),
             rules: Arc::clone(&rules),
             sight: Arc::clone(&sight),
+            #[cfg(tokio_unstable)]
+            heard: Arc::default(),
         });
         let blindness = {
             let (rules, sight) = (Arc::clone(&rules), Arc::clone(&sight));

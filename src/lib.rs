@@ -111,6 +111,8 @@ mod worker;
 
 #[cfg(not(straggler_loom))]
 pub use builder::{Builder, init};
+#[cfg(all(tokio_unstable, not(straggler_loom)))]
+pub use capture::Hooks;
 #[cfg(not(straggler_loom))]
 pub use capture::{Capture, CaptureFilter, TaskBuilder, daemon, spawn, spawn_local, task};
 pub use clock::ManualClock;

@@ -9,27 +9,187 @@
 use super::local::{self, Seen};
 use super::parents::{Around, ParentRules};
 use super::spawn::{Sighting, Wrapped};
-use crate::table::{Key, LastTurn, Outcome, Place, Table, traits};
+use crate::config::Source;
+use crate::table::{Key, LastTurn, Outcome, Place, RUNNING, Table, traits};
 use crate::task::{Kind, raw_id};
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::runtime::{Builder, TaskMeta};
 use tracing_core::dispatcher;
 
-/// Sets the hooks of a runtime builder. tokio keeps one of each sort: hooks set before
-/// are replaced, and hooks set later replace these.
-pub(crate) fn hook(table: &Arc<Table>, rules: &Arc<ParentRules>, builder: &mut Builder) {
-    let (at_spawn, rules) = (Arc::clone(table), Arc::clone(rules));
-    builder.on_task_spawn(move |meta| spawned(&at_spawn, &rules, meta));
-    let at_end = Arc::clone(table);
-    builder.on_task_terminate(move |meta| terminated(&at_end, meta));
-    if table.config.source.spans() {
-        // Spans tell polls and drops apart; two accounts of one poll are one too many.
-        return;
+/// What straggler does in each of tokio's runtime hooks, to be called from hooks of your own.
+///
+/// tokio keeps one hook of each kind, so a program that has its own can't also have those
+/// that [`Tasks::hook`](crate::Tasks::hook) sets. It calls these from them:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use straggler::Source;
+///
+/// let straggler = straggler::Builder::new().source(Source::Hooks).init()?;
+/// let hooks = straggler.tasks().hooks();
+///
+/// let mut builder = tokio::runtime::Builder::new_multi_thread();
+/// builder.on_task_spawn({
+///     let hooks = hooks.clone();
+///     move |meta| {
+///         hooks.on_task_spawn(meta);
+///         // … yours
+///     }
+/// });
+/// builder.on_before_task_poll({
+///     let hooks = hooks.clone();
+///     move |meta| hooks.on_before_task_poll(meta)
+/// });
+/// builder.on_after_task_poll({
+///     let hooks = hooks.clone();
+///     move |meta| hooks.on_after_task_poll(meta)
+/// });
+/// builder.on_task_terminate(move |meta| hooks.on_task_terminate(meta));
+/// let runtime = builder.enable_all().build()?;
+/// # drop(runtime);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Which are needed goes by the source. One that isn't does nothing, and may be left out:
+///
+/// | | [`Source::Hooks`] | [`Source::Both`] | [`Source::Spans`] |
+/// |---|---|---|---|
+/// | `on_task_spawn`, `on_task_terminate` | needed | needed | – |
+/// | `on_before_task_poll`, `on_after_task_poll` | needed | – | – |
+///
+/// Call each inside the hook of its name, once and on that hook's thread: who polls or spawns
+/// is known by the thread. They take no lock of yours, call nothing back and don't panic. If your
+/// part of a hook may panic, call straggler's first, as a call that is left out is a hook that
+/// is forgotten.
+///
+/// What a forgotten one costs:
+///
+/// | forgotten | what follows |
+/// |---|---|
+/// | `on_task_spawn` | no task of that runtime is known; with `Both` those that the spans show |
+/// | `on_task_terminate` | every task that ended stays live; with `Both` those whose span is held |
+/// | `on_before_task_poll`, or both poll hooks | no polls and no times of them; spawns, parents and ends are right |
+/// | `on_after_task_poll` | polls look as if they went on, and once a second one shows that no more are counted, of no task |
+///
+/// [`Diagnosis`](crate::Diagnosis) `missing-hook` names it. One that another runtime has is not
+/// missed, but for the last.
+///
+/// Only with `--cfg tokio_unstable`, as the hooks themselves.
+#[derive(Clone)]
+pub struct Hooks {
+    table: Arc<Table>,
+    rules: Arc<ParentRules>,
+    heard: Arc<Heard>,
+}
+
+impl Hooks {
+    pub(crate) fn new(table: &Arc<Table>, rules: &Arc<ParentRules>, heard: &Arc<Heard>) -> Self {
+        Self {
+            table: Arc::clone(table),
+            rules: Arc::clone(rules),
+            heard: Arc::clone(heard),
+        }
     }
-    let at_start = Arc::clone(table);
-    builder.on_before_task_poll(move |meta| poll_starts(&at_start, meta));
-    let at_stop = Arc::clone(table);
-    builder.on_after_task_poll(move |meta| poll_stops(&at_stop, meta));
+
+    /// Sets those that the source needs. They replace what was set before.
+    pub(crate) fn set_on(self, builder: &mut Builder) {
+        if !self.source().hooks() {
+            return;
+        }
+        self.table.runtimes.hooks_are_set();
+        if self.source() == Source::Hooks {
+            let hooks = self.clone();
+            builder.on_before_task_poll(move |meta| hooks.on_before_task_poll(meta));
+            let hooks = self.clone();
+            builder.on_after_task_poll(move |meta| hooks.on_after_task_poll(meta));
+        }
+        let hooks = self.clone();
+        builder.on_task_spawn(move |meta| hooks.on_task_spawn(meta));
+        builder.on_task_terminate(move |meta| self.on_task_terminate(meta));
+    }
+
+    #[inline]
+    fn source(&self) -> Source {
+        self.table.config.source
+    }
+
+    /// To be called in [`Builder::on_task_spawn`]: enters the task. The dearest of the four:
+    /// it asks the subscriber for the current span, and makes the task's record.
+    pub fn on_task_spawn(&self, meta: &TaskMeta<'_>) {
+        if !self.source().hooks() {
+            return;
+        }
+        if self.heard.note(Heard::SPAWN) {
+            self.table.runtimes.hooks_are_set();
+        }
+        spawned(&self.table, &self.rules, meta);
+    }
+
+    /// To be called in [`Builder::on_before_task_poll`]: begins a poll. Costs a look into the
+    /// index of tasks and a reading of the clock, as does
+    /// [`on_after_task_poll`](Self::on_after_task_poll) but for the look.
+    #[inline]
+    pub fn on_before_task_poll(&self, meta: &TaskMeta<'_>) {
+        // With spans these tell polls and drops apart; two accounts of one poll are one too many.
+        if self.source() == Source::Hooks {
+            self.heard.note(Heard::BEFORE);
+            poll_starts(&self.table, &self.heard, meta);
+        }
+    }
+
+    /// To be called in [`Builder::on_after_task_poll`]: ends the poll that began on this thread.
+    #[inline]
+    pub fn on_after_task_poll(&self, meta: &TaskMeta<'_>) {
+        if self.source() == Source::Hooks {
+            self.heard.note(Heard::AFTER);
+            poll_stops(&self.table, meta);
+        }
+    }
+
+    /// To be called in [`Builder::on_task_terminate`]: ends the task. tokio calls it for
+    /// blocking tasks too, which is no harm.
+    pub fn on_task_terminate(&self, meta: &TaskMeta<'_>) {
+        if self.source().hooks() {
+            self.heard.note(Heard::TERMINATE);
+            terminated(&self.table, &self.heard, meta);
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("source", &self.source())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which hooks were ever called, by all runtimes together, and what shows that one is missing.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(AtomicU8);
+
+impl Heard {
+    pub(crate) const SPAWN: u8 = 1;
+    pub(crate) const BEFORE: u8 = 1 << 1;
+    pub(crate) const AFTER: u8 = 1 << 2;
+    pub(crate) const TERMINATE: u8 = 1 << 3;
+    /// A task that is in the table, so no blocking one, was told to have ended.
+    pub(crate) const TASK_ENDED: u8 = 1 << 4;
+    /// A poll began of a task whose poll before was never told to end.
+    pub(crate) const POLL_LEFT_OPEN: u8 = 1 << 5;
+
+    pub(crate) fn all(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives true the first time. Later it writes nothing, so that the line stays shared.
+    #[inline]
+    fn note(&self, what: u8) -> bool {
+        self.all() & what == 0 && self.0.fetch_or(what, Ordering::Relaxed) & what == 0
+    }
 }
 
 fn spawned(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>) {
@@ -85,15 +245,22 @@ fn enter(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>, id: u64) 
     local::with(table, |local| local.spawn(table, seen)).flatten()
 }
 
-fn poll_starts(table: &Arc<Table>, meta: &TaskMeta<'_>) {
+fn poll_starts(table: &Arc<Table>, heard: &Heard, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
     let Some(key) = table.by_task(id) else {
         return;
     };
-    if table.slot(key).traits() & traits::BY_HOOKS != 0 {
-        // Inside the poll `try_id` is this task.
-        local::with(table, |local| local.begin(table, key, id, 0));
+    let slot = table.slot(key);
+    if slot.traits() & traits::BY_HOOKS == 0 || heard.all() & Heard::POLL_LEFT_OPEN != 0 {
+        return;
     }
+    if slot.turn.phase() == RUNNING {
+        // Each turn that nobody ends stays in its thread's memory, so no more are begun.
+        heard.note(Heard::POLL_LEFT_OPEN);
+        return;
+    }
+    // Inside the poll `try_id` is this task.
+    local::with(table, |local| local.begin(table, key, id, 0));
 }
 
 fn poll_stops(table: &Arc<Table>, meta: &TaskMeta<'_>) {
@@ -101,7 +268,7 @@ fn poll_stops(table: &Arc<Table>, meta: &TaskMeta<'_>) {
     local::with(table, |local| local.finish_current(table, id));
 }
 
-fn terminated(table: &Arc<Table>, meta: &TaskMeta<'_>) {
+fn terminated(table: &Arc<Table>, heard: &Heard, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
     let key = table.by_task(id).or_else(|| {
         table.ended_early(id);
@@ -109,11 +276,20 @@ fn terminated(table: &Arc<Table>, meta: &TaskMeta<'_>) {
     });
     let Some(key) = key else { return };
     let held = table.slot(key).traits();
-    let last = if held & traits::BY_HOOKS != 0 {
+    if traits::kind(held) == Kind::Task {
+        heard.note(Heard::TASK_ENDED);
+    }
+    let by_hooks = held & traits::BY_HOOKS != 0;
+    let last = if by_hooks {
         LastTurn::Poll
     } else {
         LastTurn::Drop
     };
     let outcome = Outcome::told(held & traits::PANICKED != 0);
     local::end(table, key, last, outcome);
+    if by_hooks {
+        // Nothing of a task that ended may stay with the thread, though nobody tells that its
+        // poll has ended too.
+        poll_stops(table, meta);
+    }
 }

@@ -21,7 +21,9 @@ pub(crate) use behind::{connect, is_in};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
-pub(crate) use hooks::hook;
+pub(crate) use hooks::Heard;
+#[cfg(tokio_unstable)]
+pub use hooks::Hooks;
 pub use layer::{Capture, CaptureFilter};
 pub(crate) use parents::{ParentRules, around_current};
 pub(crate) use sight::{Hidden, Sight};
