@@ -116,8 +116,8 @@ impl Hooks {
         self.table.config.source
     }
 
-    /// To be called in [`Builder::on_task_spawn`]: enters the task. The dearest of the four:
-    /// it asks the subscriber for the current span, and makes the task's record.
+    /// To be called in [`Builder::on_task_spawn`]: enters the task. The dearest of the four: it
+    /// makes the task's record and, where spans aren't a source, asks for the current span.
     pub fn on_task_spawn(&self, meta: &TaskMeta<'_>) {
         if !self.source().hooks() {
             return;
