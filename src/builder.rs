@@ -406,8 +406,7 @@ pub fn init() -> Result<Guard, Error> {
 /// straggler was compiled without `--cfg tokio_unstable`, as tokio then has no hooks. Nothing is
 /// left half installed.
 ///
-#[cfg_attr(tokio_unstable, doc = "```")]
-#[cfg_attr(not(tokio_unstable), doc = "```no_run")]
+/// ```no_run
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///     let (mut runtime, straggler) = straggler::runtime()?;
 ///     runtime.build()?.block_on(serve(straggler.tasks()))
