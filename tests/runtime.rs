@@ -63,7 +63,9 @@ fn without_hooks_it_is_an_error_that_says_what_to_do() {
 mod hooked {
     use super::alone;
     use std::time::{Duration, Instant};
-    use straggler::{Builder, ParentStatus, Snapshot, Source, Tasks};
+    #[cfg(feature = "spans")]
+    use straggler::Builder;
+    use straggler::{ParentStatus, Snapshot, Source, Tasks};
     use tokio::runtime::{Handle, RuntimeFlavor};
     use tokio::task::Id;
     use tracing::{Instrument, Span, info_span};

@@ -10,11 +10,9 @@ use std::collections::HashMap;
 /// Names the hooks that no runtime has. One that some runtime has may be missing on another:
 /// that is not told but for `on_after_task_poll`.
 pub(crate) fn missing_hooks(table: &Table, heard: &Heard) -> Vec<Diagnosis> {
-    if !table.config.source.hooks() {
-        return Vec::new();
-    }
     // What is found in the table is compared with what was told after it was looked at.
-    let ends_untold = heard.all() & Heard::TERMINATE == 0 && counts_ended(table);
+    let only_spawns = heard.all() & (Heard::SPAWN | Heard::TERMINATE) == Heard::SPAWN;
+    let ends_untold = only_spawns && counts_ended(table);
     let missing = missing(table.config.source, heard.all(), ends_untold);
     if missing.is_empty() {
         return Vec::new();
