@@ -25,6 +25,8 @@ use tracing_subscriber::registry::LookupSpan;
 #[derive(Clone)]
 pub struct Builder {
     config: Config,
+    /// `None` until one is chosen, as what is best depends on how straggler is started.
+    source: Option<Source>,
     parent_spans: Targets,
     daemons: Vec<String>,
     #[cfg(feature = "opentelemetry")]
@@ -47,6 +49,7 @@ impl Builder {
     pub fn new() -> Self {
         Self {
             config: Config::default(),
+            source: None,
             parent_spans: Targets::new().with_default(LevelFilter::INFO),
             daemons: Vec::new(),
             #[cfg(feature = "opentelemetry")]
@@ -88,9 +91,10 @@ impl Builder {
         self
     }
 
-    /// Where the knowledge of tasks comes from. [`Source::Spans`] by default.
+    /// Where the knowledge of tasks comes from. By default [`Source::Spans`], but
+    /// [`Source::Hooks`] with [`runtime`](Self::runtime).
     pub fn source(mut self, source: Source) -> Self {
-        self.config.source = source;
+        self.source = Some(source);
         self
     }
 
@@ -182,7 +186,6 @@ impl Builder {
     ///
     /// A limit out of its range, limits that contradict, a glob that is none, a source that
     /// this build can't have, or no thread for the monitor. Nothing is left behind.
-    #[cfg_attr(not(feature = "otlp"), allow(unused_mut))]
     pub fn build<S>(mut self) -> Result<(Layer<S>, Tasks), Error>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -196,6 +199,7 @@ impl Builder {
                  `.with(console_subscriber::spawn())` beside `.with(layer)`, or use init()",
             ));
         }
+        self.config.source = self.source.unwrap_or_default();
         self.config.check()?;
         #[cfg(feature = "otlp")]
         let export = match &self.otlp {
@@ -313,6 +317,26 @@ impl Builder {
         }
     }
 
+    /// Builds the layer, installs it as [`init`](crate::init) does, and gives with the guard the
+    /// builder of a runtime that has straggler's hooks: [`straggler::runtime`](crate::runtime)
+    /// with options.
+    ///
+    /// Where no source was chosen it is [`Source::Hooks`]. One that was is kept: with
+    /// [`Source::Both`] the builder is hooked likewise, with [`Source::Spans`] it has no hooks, as
+    /// spans need none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`init`](Self::init).
+    pub fn runtime(mut self) -> Result<(tokio::runtime::Builder, Guard), Error> {
+        self.source.get_or_insert(Source::Hooks);
+        let straggler = self.init()?;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.enable_all();
+        straggler.tasks().hook(&mut runtime);
+        Ok((runtime, straggler))
+    }
+
     #[cfg(feature = "console")]
     fn init_with_console(mut self) -> Result<Guard, Error> {
         self.console = false;
@@ -333,6 +357,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("config", &self.config)
+            .field("source", &self.source)
             .field("parent_spans", &self.parent_spans)
             .field("daemons", &self.daemons)
             .field("clock", &self.clock)
@@ -362,4 +387,35 @@ impl fmt::Debug for Builder {
 /// ```
 pub fn init() -> Result<Guard, Error> {
     Builder::new().init()
+}
+
+/// Installs straggler for the whole process as [`init`] does, with the cheapest source,
+/// [`Source::Hooks`], and gives the builder of the runtime that it watches: tokio's own,
+/// multi-thread, with everything enabled and straggler's hooks set.
+///
+/// Set on it what you like but the four task hooks, which would replace straggler's: a program
+/// that has its own calls straggler's from them, see [`Tasks::hook`]. Other runtimes, also those of one
+/// thread, are watched once their builder was given to [`Tasks::hook`]; tasks of those that
+/// were not are unseen. What hooks can't see is said at [`Source::Hooks`].
+///
+/// # Errors
+///
+/// If the process already has a global subscriber, straggler's own or another; or if
+/// straggler was compiled without `--cfg tokio_unstable`, as tokio then has no hooks. Nothing is
+/// left half installed.
+///
+/// ```no_run
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let (mut runtime, straggler) = straggler::runtime()?;
+///     runtime.build()?.block_on(serve(straggler.tasks()))
+/// }
+///
+/// async fn serve(tasks: &straggler::Tasks) -> Result<(), Box<dyn std::error::Error>> {
+///     tokio::spawn(async { /* … */ }).await?;
+///     println!("{}", tasks.snapshot());
+///     Ok(())
+/// }
+/// ```
+pub fn runtime() -> Result<(tokio::runtime::Builder, Guard), Error> {
+    Builder::new().runtime()
 }

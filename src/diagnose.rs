@@ -1,6 +1,11 @@
 //! Why something isn't seen: never a silent zero.
 
+#[cfg(tokio_unstable)]
+mod hooks;
 mod strangers;
+
+#[cfg(tokio_unstable)]
+use hooks::missing_hooks;
 
 use crate::capture::{Hidden, ParentRules, Sight};
 use crate::config::Source;
@@ -19,7 +24,7 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// A stable name: `no-tokio-unstable`, `no-tokio-tracing`, `static-max-level`,
-    /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime`, `global-filter`,
+    /// `not-installed`, `no-hooked-runtime`, `unhooked-runtime`, `missing-hook`, `global-filter`,
     /// `nothing-announced`, `runtime-before-layer`, `thread-subscriber`, `other-opentelemetry`,
     /// `console-stopped` or `export-failing`.
     pub fn code(&self) -> &'static str {
@@ -58,11 +63,15 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
     if source.hooks() && !table.runtimes.are_hooks_set() {
         say(
             "no-hooked-runtime",
-            "runtime hooks are the source and no runtime has them; call \
-             `tasks.hook(&mut builder)` on each runtime's builder before `build()`"
+            "runtime hooks are a source and no runtime's builder has them; call \
+             `tasks.hook(&mut builder)` on each before `build()`. Where hooks of your own call \
+             the methods of `tasks.hooks()`, none has told of a spawn yet: see that they do"
                 .into(),
         );
     }
+    #[cfg(tokio_unstable)]
+    found.extend(missing_hooks(table));
+    let mut say = |code, text: String| found.push(Diagnosis { code, text });
     let unhooked = table.runtimes.unhooked();
     if source == Source::Hooks && !unhooked.is_empty() {
         let ids: Vec<_> = unhooked.iter().map(ToString::to_string).collect();
@@ -70,7 +79,8 @@ pub(crate) fn known(table: &Table) -> Vec<Diagnosis> {
             "unhooked-runtime",
             format!(
                 "tasks run, unseen, on runtimes of which no hook has told (id {}): call \
-                 `tasks.hook(&mut builder)` before such a runtime is built, or use Source::Spans; \
+                 `tasks.hook(&mut builder)` before such a runtime is built (or the methods of \
+                 `tasks.hooks()` from its hooks), or use Source::Spans; \
                  tasks of a LocalSet are never seen by hooks",
                 ids.join(", ")
             ),

@@ -56,7 +56,7 @@
 //!
 //! | | [`Source::Spans`] | [`Source::Hooks`] | [`spawn`] |
 //! |---|---|---|---|
-//! | needs | `tokio_unstable` | `tokio_unstable`, [`Tasks::hook`] on each runtime | your own spawns |
+//! | needs | `tokio_unstable` | `tokio_unstable`, and [`runtime()`] or [`Tasks::hook`] for each runtime | your own spawns |
 //! | sees | every task, `block_on`, blocking, `LocalSet` | spawned tasks of that runtime | that task |
 //! | wakes, wakers, idle or scheduled | yes | no | no |
 //! | exact polls | yes | but for the turn in which a task is aborted | yes |
@@ -110,7 +110,9 @@ mod text;
 mod worker;
 
 #[cfg(not(straggler_loom))]
-pub use builder::{Builder, init};
+pub use builder::{Builder, init, runtime};
+#[cfg(all(tokio_unstable, not(straggler_loom)))]
+pub use capture::Hooks;
 #[cfg(not(straggler_loom))]
 pub use capture::{Layer, TaskBuilder, daemon, spawn, spawn_local, task};
 pub use clock::ManualClock;

@@ -65,17 +65,23 @@ impl Tasks {
     /// Sets straggler's hooks on a runtime builder, where [`Source::Hooks`](crate::Source::Hooks)
     /// or [`Source::Both`](crate::Source::Both) was chosen.
     ///
-    /// tokio keeps one hook of each sort: those set before are replaced, and those set
-    /// later replace these. Without `tokio_unstable`, or with
+    /// tokio keeps one hook of each kind: those set before are replaced, and those set
+    /// later replace these. A program with hooks of its own calls straggler's from them:
+    /// [`hooks`](Self::hooks). Without `tokio_unstable`, or with
     /// [`Source::Spans`](crate::Source::Spans), it does nothing.
     pub fn hook(&self, builder: &mut tokio::runtime::Builder) {
         #[cfg(tokio_unstable)]
-        if self.shared.table.config.source.hooks() {
-            crate::capture::hook(&self.shared.table, &self.shared.rules, builder);
-            self.shared.table.runtimes.hooks_are_set();
-        }
+        self.hooks().set_on(builder);
         #[cfg(not(tokio_unstable))]
         let _ = builder;
+    }
+
+    /// What [`hook`](Self::hook) sets, as methods to be called from hooks of your own. Only with
+    /// `--cfg tokio_unstable`.
+    #[cfg(tokio_unstable)]
+    pub fn hooks(&self) -> crate::Hooks {
+        let shared = &self.shared;
+        crate::Hooks::new(&shared.table, &shared.rules)
     }
 
     /// Why something isn't seen, each with its fix. Empty when all is well. Costs a

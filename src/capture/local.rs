@@ -58,6 +58,8 @@ struct Frame {
     /// What `try_id` gives in here.
     current: u64,
     span: u64,
+    /// The turn's number, where hooks tell of it; else zero.
+    turn: u64,
     /// How often the span was entered by the task itself.
     depth: u32,
     /// Entered without having been woken.
@@ -284,7 +286,7 @@ impl Local {
         }
     }
 
-    /// Begins a turn.
+    /// Begins a turn that is told in the task's own poll.
     #[inline]
     pub(crate) fn begin(&mut self, table: &Table, key: Key, slot: &Slot, current: u64, span: u64) {
         if slot.generation() != key.generation {
@@ -297,18 +299,50 @@ impl Local {
         let apart = Apart(!matches!(self.last_turn, Some((last, _)) if last == key));
         self.last_turn = None;
         let woken = table.begin_turn(&mut self.tally, key, slot, now);
-        if slot.runtime() == 0 {
-            self.meet_runtime(table, slot);
-        }
-        self.frames.push(Frame {
+        let frame = Frame {
             key,
             current,
             span,
+            turn: 0,
             depth: 1,
             unwoken: !woken && slot.turn.turns() > 1,
             panicking: std::thread::panicking(),
             apart,
-        });
+        };
+        self.push(table, slot, frame);
+    }
+
+    /// Begins a turn of which a hook tells.
+    #[cfg(tokio_unstable)]
+    #[inline]
+    pub(crate) fn begin_told(&mut self, table: &Table, key: Key, slot: &Slot, id: u64) {
+        // What is above the task around this one was left behind: its end was never told.
+        while (self.frames.last()).is_some_and(|top| top.current != raw_current()) {
+            self.frames.pop();
+        }
+        let now = table.clock.now();
+        let Some(turn) = table.begin_told(&mut self.tally, slot, now) else {
+            return;
+        };
+        let frame = Frame {
+            key,
+            current: id,
+            span: 0,
+            turn,
+            depth: 1,
+            unwoken: false,
+            panicking: false,
+            apart: Apart(false),
+        };
+        self.push(table, slot, frame);
+    }
+
+    #[inline]
+    fn push(&mut self, table: &Table, slot: &Slot, frame: Frame) {
+        if slot.runtime() == 0 {
+            self.meet_runtime(table, slot);
+        }
+        self.frames.push(frame);
     }
 
     #[cold]
@@ -339,6 +373,11 @@ impl Local {
             return;
         }
         let now = table.clock.now();
+        if frame.turn != 0 {
+            let is_task = || slot.generation() == frame.key.generation;
+            slot.turn.exit_told(now, frame.turn, is_task);
+            return;
+        }
         slot.turn.exit(now);
         if std::thread::panicking() && !frame.panicking {
             slot.add_traits(traits::PANICKED);

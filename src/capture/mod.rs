@@ -22,7 +22,7 @@ pub(crate) use behind::{connect, is_in};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
-pub(crate) use hooks::hook;
+pub use hooks::Hooks;
 pub(crate) use layer::{Capture, CaptureFilter};
 pub(crate) use parents::{ParentRules, around_current};
 pub(crate) use sight::{Hidden, Sight};

@@ -178,6 +178,9 @@ mod models {
     fn two_for_one_place() {
         loom::model(|| {
             let index = Arc::new(Index::new(Numbers::Spans, 1));
+            // Its page is made by one of std's locks, of which loom knows nothing.
+            index.insert(3, 13);
+            index.remove(3, 13);
             let other = {
                 let index = Arc::clone(&index);
                 thread::spawn(move || {
@@ -194,25 +197,6 @@ mod models {
             index.remove(1, 11);
             assert_eq!(index.find(1, Some), None);
             assert_eq!(index.find(2, Some), None);
-        });
-    }
-
-    /// An end that comes before its task: either it finds the task, or the task finds it.
-    #[test]
-    fn an_end_beside_the_entry() {
-        loom::model(|| {
-            let index = Arc::new(Index::new(Numbers::Sequence, 1));
-            let ended = Arc::new(AtomicUsize::new(0));
-            let spawner = {
-                let (index, ended) = (Arc::clone(&index), Arc::clone(&ended));
-                thread::spawn(move || {
-                    index.insert(5, 0);
-                    ended.load(Ordering::SeqCst) == 5
-                })
-            };
-            ended.store(5, Ordering::SeqCst);
-            let found = index.find(5, Some).is_some();
-            assert!(spawner.join().expect("no panic") || found);
         });
     }
 }

@@ -9,6 +9,8 @@ mod departures;
 #[cfg(feature = "otlp")]
 mod exemplars;
 mod fate;
+#[cfg(tokio_unstable)]
+mod heard;
 mod index;
 mod lineages;
 mod record;
@@ -28,6 +30,8 @@ pub(crate) use departures::Departed;
 #[cfg(feature = "otlp")]
 pub(crate) use exemplars::Exemplar;
 pub(crate) use fate::{Fate, SpanFate};
+#[cfg(tokio_unstable)]
+pub(crate) use heard::Heard;
 pub(crate) use lineages::{LineageTree, TOP};
 pub(crate) use record::{ParentRef, ParentTask, Record, traits};
 pub(crate) use runtimes::LastRuntime;
@@ -61,6 +65,8 @@ pub(crate) struct Table {
     pub(crate) clock: Clock,
     pub(crate) loss: Counters,
     pub(crate) runtimes: runtimes::Runtimes,
+    #[cfg(tokio_unstable)]
+    pub(crate) heard: Heard,
     pub(crate) tallies: tallies::Tallies,
     #[cfg(feature = "otlp")]
     pub(crate) delivery: Delivery,
@@ -121,6 +127,8 @@ impl Table {
             clock: Clock::new(clock),
             loss: Counters::default(),
             runtimes: runtimes::Runtimes::default(),
+            #[cfg(tokio_unstable)]
+            heard: Heard::default(),
             tallies: tallies::Tallies::default(),
             #[cfg(feature = "otlp")]
             delivery: Delivery::default(),
@@ -310,6 +318,21 @@ impl Table {
             self.tell_ending(key, slot, 0);
         }
         woken.is_some()
+    }
+
+    /// Begins a turn that a hook tells of, and gives its number. `None` where the turn before is
+    /// just being ended by another thread, which is counted.
+    #[cfg(tokio_unstable)]
+    #[inline]
+    pub(crate) fn begin_told(&self, tally: &mut Tally, slot: &Slot, now: Nanos) -> Option<u64> {
+        let Some((turn, before)) = slot.turn.enter_told(now) else {
+            self.loss.out_of_order();
+            return None;
+        };
+        if let Some(poll) = before {
+            tally.site(&self.tallies, slot.site()).polled(poll);
+        }
+        Some(turn)
     }
 
     /// The turn that has just ended looked like the drop of the future.

@@ -20,16 +20,40 @@ impl Sequence {
 
     /// Changes fields. One thread at a time may write.
     #[inline]
-    pub(crate) fn write(&self, change: impl FnOnce()) {
-        let number = self.0.load(Ordering::Relaxed);
-        self.0.store(number.wrapping_add(1), Ordering::Relaxed);
+    pub(crate) fn write<R>(&self, change: impl FnOnce() -> R) -> R {
+        // Whatever is found, it ends even: a reader must not wait for a writer that is gone.
+        let odd = self.0.load(Ordering::Relaxed) | 1;
+        self.0.store(odd, Ordering::Relaxed);
+        self.written(odd, change)
+    }
+
+    /// Changes fields where another thread may want to at the same time. Gives `None`, and
+    /// changes nothing, while it does.
+    #[inline]
+    pub(crate) fn try_write<R>(&self, change: impl FnOnce() -> R) -> Option<R> {
+        let even = self.0.load(Ordering::Relaxed);
+        let odd = even | 1;
+        // Acquire pairs with the last store of the other's write, which is seen whole.
+        if odd == even
+            || (self.0)
+                .compare_exchange(even, odd, Ordering::Acquire, Ordering::Relaxed)
+                .is_err()
+        {
+            return None;
+        }
+        Some(self.written(odd, change))
+    }
+
+    #[inline]
+    fn written<R>(&self, odd: u32, change: impl FnOnce() -> R) -> R {
         // Pairs with the reader's fence: who reads one of the new values also reads the
         // odd number, or a later one.
         fence(Ordering::Release);
-        change();
+        let result = change();
         // Pairs with the reader's first load: who reads this even number also reads all
         // of the new values.
-        self.0.store(number.wrapping_add(2), Ordering::Release);
+        self.0.store(odd.wrapping_add(1), Ordering::Release);
+        result
     }
 
     /// Reads fields as they were at one moment. Waits while a write is under way.

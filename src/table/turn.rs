@@ -13,12 +13,19 @@
 //! | `ENDING` | [`ending`](Turn::ending), by the poller | the last turn looked like the drop |
 //!
 //! Fields are written by one thread at a time: tokio lets one thread poll a task, and
-//! hands it on with the ordering needed. Readers are any number of snapshots, which the
+//! hands it on with the ordering needed. (Its hooks tell the end of a poll after that, so
+//! theirs write by turns.) Readers are any number of snapshots, which the
 //! poller never waits for: a [`Sequence`] tells them what to read again.
 
 use super::sequence::Sequence;
 use crate::clock::Nanos;
+#[cfg(any(tokio_unstable, straggler_loom, test))]
+use crate::sync::spin_loop;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// A write takes some nanoseconds, unless its thread was taken off its processor.
+#[cfg(any(tokio_unstable, straggler_loom, test))]
+const TRIES: usize = if cfg!(straggler_loom) { 2 } else { 128 };
 
 pub(crate) const FRESH: u32 = 0;
 pub(crate) const RUNNING: u32 = 1;
@@ -148,6 +155,44 @@ impl Turn {
     /// turn before, which is now known to have been a poll.
     #[inline]
     pub(crate) fn enter(&self, now: Nanos, woken: Option<Nanos>) -> Option<Poll> {
+        self.sequence.write(|| self.begin(now, woken))
+    }
+
+    /// Ends a turn.
+    #[inline]
+    pub(crate) fn exit(&self, now: Nanos) {
+        self.sequence.write(|| self.end(now));
+    }
+
+    /// Begins a turn that a hook tells of: tokio tells the end of a poll when it has given the
+    /// task on, so another thread may be about to end the turn before. Gives the turn's
+    /// number and the turn before; `None` where the other thread is in the way.
+    #[cfg(any(tokio_unstable, straggler_loom, test))]
+    #[inline]
+    pub(crate) fn enter_told(&self, now: Nanos) -> Option<(u64, Option<Poll>)> {
+        for _ in 0..TRIES {
+            let begun = (self.sequence).try_write(|| (self.begin(now, None), self.turns()));
+            if let Some((before, turn)) = begun {
+                return Some((turn, before));
+            }
+            spin_loop();
+        }
+        None
+    }
+
+    /// Ends the turn of this number, if the task has begun no other; `is_task` says whether it
+    /// is still the task's.
+    #[inline]
+    pub(crate) fn exit_told(&self, now: Nanos, turn: u64, is_task: impl FnOnce() -> bool) {
+        // Where another thread writes it begins the next turn, which ends this one.
+        self.sequence.try_write(|| {
+            if self.turns() == turn && is_task() {
+                self.end(now);
+            }
+        });
+    }
+
+    fn begin(&self, now: Nanos, woken: Option<Nanos>) -> Option<Poll> {
         let phase = self.phase.load(Ordering::Relaxed);
         let since = self.since.load(Ordering::Relaxed);
         let ready_since = match (phase, woken) {
@@ -156,46 +201,44 @@ impl Turn {
             (_, None) => None,
         };
         let delay = ready_since.map(|at| now.saturating_sub(at));
-        let before = self.pending(phase);
-        self.sequence.write(|| {
-            if let Some(poll) = before {
-                self.commit(poll.duration);
-            }
-            bump(&self.turns, 1);
-            bump(&self.scheduled, delay.unwrap_or(0));
-            self.last.store(0, Ordering::Relaxed);
-            self.last_delay
-                .store(delay.map_or(0, |d| d.saturating_add(1)), Ordering::Relaxed);
-            self.since.store(now, Ordering::Relaxed);
-            self.phase.store(RUNNING, Ordering::Relaxed);
-        });
+        let before = match phase {
+            FRESH => None,
+            // Nobody told of its end: it is over now at the latest.
+            RUNNING => Some(self.last(now.saturating_sub(since))),
+            _ => Some(self.last(self.last.load(Ordering::Relaxed))),
+        };
+        if let Some(poll) = before {
+            self.commit(poll.duration);
+        }
+        bump(&self.turns, 1);
+        bump(&self.scheduled, delay.unwrap_or(0));
+        self.last.store(0, Ordering::Relaxed);
+        self.last_delay
+            .store(delay.map_or(0, |d| d.saturating_add(1)), Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+        self.phase.store(RUNNING, Ordering::Relaxed);
         before
     }
 
-    /// Ends a turn.
-    #[inline]
-    pub(crate) fn exit(&self, now: Nanos) {
+    fn end(&self, now: Nanos) {
         let entered = self.since.load(Ordering::Relaxed);
-        self.sequence.write(|| {
-            self.last
-                .store(now.saturating_sub(entered), Ordering::Relaxed);
-            self.since.store(now, Ordering::Relaxed);
-            self.phase.store(PARKED, Ordering::Relaxed);
-        });
+        self.last
+            .store(now.saturating_sub(entered), Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+        self.phase.store(PARKED, Ordering::Relaxed);
+    }
+
+    fn last(&self, duration: u64) -> Poll {
+        Poll {
+            duration,
+            delay: self.last_delay.load(Ordering::Relaxed).checked_sub(1),
+        }
     }
 
     /// The turn that just ended looked like the drop of the future.
     pub(crate) fn ending(&self) {
         self.sequence
             .write(|| self.phase.store(ENDING, Ordering::Relaxed));
-    }
-
-    /// The pending turn, where it was a poll for sure.
-    pub(crate) fn pending(&self, phase: u32) -> Option<Poll> {
-        (phase == PARKED || phase == ENDING).then(|| Poll {
-            duration: self.last.load(Ordering::Relaxed),
-            delay: self.last_delay.load(Ordering::Relaxed).checked_sub(1),
-        })
     }
 
     fn commit(&self, duration: u64) {
@@ -262,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_whose_end_is_told_late_is_over_when_the_next_begins() {
+        let turn = Turn::new();
+        turn.reset(1);
+        let (first, before) = turn.enter_told(10).expect("nobody else");
+        assert_eq!(before, None);
+        let (second, before) = turn.enter_told(30).expect("nobody else");
+        assert_eq!(before.map(|poll| poll.duration), Some(20));
+        turn.exit_told(31, first, || true);
+        assert_eq!(turn.read().phase, RUNNING, "the second goes on");
+        turn.exit_told(32, second, || false);
+        assert_eq!(turn.read().phase, RUNNING, "another task has its place");
+        turn.exit_told(35, second, || true);
+        assert_eq!((turn.read().phase, turn.read().last), (PARKED, 5));
+    }
+
+    #[test]
     fn a_turn_without_a_wake_has_no_delay() {
         let turn = Turn::new();
         turn.reset(1);
@@ -271,5 +330,37 @@ mod tests {
         turn.exit(10);
         let pending = turn.read().pending().expect("a finished turn");
         assert_eq!(pending.delay, None);
+    }
+}
+
+#[cfg(all(test, straggler_loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// A poll that begins on one thread before another has told that the one before was over.
+    #[test]
+    fn a_poll_beside_the_end_of_the_one_before() {
+        loom::model(|| {
+            let turn = Arc::new(Turn::new());
+            turn.reset(1);
+            let (first, _) = turn.enter_told(10).expect("nobody else");
+            let before = {
+                let turn = Arc::clone(&turn);
+                thread::spawn(move || turn.exit_told(20, first, || true))
+            };
+            let second = turn.enter_told(21);
+            before.join().expect("no panic");
+            let read = turn.read();
+            if let Some((number, poll)) = second {
+                let poll = poll.expect("the first was a poll");
+                assert!(poll.duration == 10 || poll.duration == 11);
+                assert_eq!((read.phase, read.turns, number), (RUNNING, 2, 2));
+                assert_eq!(read.since, 21, "the end of the first is not the second's");
+            } else {
+                assert_eq!((read.phase, read.turns), (PARKED, 1));
+            }
+        });
     }
 }
