@@ -399,3 +399,72 @@ fn blocking_tasks_alone_are_no_sign_of_a_missing_hook() {
         assert_eq!(codes(&world.snapshot()), [""; 0], "{source:?}");
     }
 }
+
+/// tokio calls the hook after a poll when the task is free to be polled again.
+#[test]
+fn the_end_of_a_poll_that_is_told_late_is_not_that_of_the_next() {
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    static TASK: AtomicU64 = AtomicU64::new(0);
+    let is_it = |meta: &TaskMeta<'_>| {
+        TASK.load(Ordering::SeqCst) == straggler::TaskId::from(meta.id()).as_u64()
+    };
+    let until = |counter: &AtomicU64, count: u64| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while counter.load(Ordering::SeqCst) < count {
+            assert!(Instant::now() < deadline, "{count} times");
+            std::thread::yield_now();
+        }
+    };
+    let world = world(Source::Hooks);
+    let mut builder = Builder::new_multi_thread();
+    let hooks = world.tasks.hooks();
+    let of = || hooks.clone();
+    builder.worker_threads(2);
+    let told = of();
+    builder.on_task_spawn(move |meta| {
+        TASK.store(
+            straggler::TaskId::from(meta.id()).as_u64(),
+            Ordering::SeqCst,
+        );
+        told.on_task_spawn(meta);
+    });
+    let told = of();
+    builder.on_before_task_poll(move |meta| {
+        told.on_before_task_poll(meta);
+        BEGUN.fetch_add(u64::from(is_it(meta)), Ordering::SeqCst);
+    });
+    let told = of();
+    builder.on_after_task_poll(move |meta| {
+        if is_it(meta) {
+            // The first is told when the second poll is under way, on the other worker.
+            until(&BEGUN, 2);
+        }
+        told.on_after_task_poll(meta);
+        TOLD.fetch_add(u64::from(is_it(meta)), Ordering::SeqCst);
+    });
+    let told = of();
+    builder.on_task_terminate(move |meta| told.on_task_terminate(meta));
+    let runtime = builder.build().unwrap();
+    let snapshot = runtime.block_on(async {
+        let tasks = world.tasks.clone();
+        let mut polls = 0;
+        let task = tokio::spawn(std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls == 1 {
+                cx.waker().wake_by_ref();
+                return std::task::Poll::Pending;
+            }
+            until(&TOLD, 1);
+            std::task::Poll::Ready(tasks.snapshot())
+        }));
+        let id = task.id();
+        (id, task.await.unwrap())
+    });
+    let (id, during) = snapshot;
+    let task = during.task(id).unwrap();
+    assert_eq!((task.polls(), task.state()), (2, Some(State::Running)));
+    let after = world.eventually(|snapshot| counted(snapshot)[2] == 1);
+    assert_eq!(counted(&after), [1, 2, 1], "{after}");
+    assert!(after.loss().is_empty(), "{}", after.loss());
+}
