@@ -1,13 +1,13 @@
 //! What comes after `--`, and how a child is told its job.
 
-use crate::Failure;
 use crate::load::LoadJob;
 use crate::sample::Job;
+use crate::shared::Failure;
+use crate::shared::children::CHILD;
 use crate::variant::Variant;
 use crate::workload::Workload;
 
-/// The words by which this program calls itself.
-pub(crate) const CHILD: &str = "child";
+/// The word after which the job of the load on the service comes.
 pub(crate) const LOAD: &str = "load";
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, F
             "--rounds" => rounds = Some(number(&arg, &value()?)?),
             "--only" => options.workloads = list(&value()?, &Workload::ALL, Workload::name)?,
             "--variants" => options.variants = list(&value()?, &Variant::ALL, Variant::name)?,
-            "--threads" => options.threads = vec![number(&arg, &value()?)?],
+            "--threads" => options.threads = vec![threads(&value()?)?],
             other => return Err(format!("unknown argument {other:?}\n{}", usage()).into()),
         }
     }
@@ -64,6 +64,14 @@ fn number(name: &str, value: &str) -> Result<usize, Failure> {
     match value.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err(format!("{name} {value}: not a number above 0\n{}", usage()).into()),
+    }
+}
+
+fn threads(value: &str) -> Result<usize, Failure> {
+    match value {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        _ => Err(format!("--threads {value}: neither 1 nor 2\n{}", usage()).into()),
     }
 }
 
@@ -85,7 +93,7 @@ fn usage() -> String {
   --rounds N            how often each figure is taken, 5 by default
   --only WORKLOAD,…     {}
   --variants VARIANT,…  {}
-  --threads N           worker threads: 1 and 2 by default
+  --threads 1|2         worker threads: 1 and 2 by default
   --instructions        count instructions under valgrind instead of time, on 1 thread",
         Workload::ALL.map(Workload::name).join(","),
         Variant::ALL.map(Variant::name).join(","),

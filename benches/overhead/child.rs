@@ -1,9 +1,11 @@
 //! One process, one figure.
 
 use crate::sample::{Amount, Job, Sample};
-use crate::variant::{Metered, Plain, Spawn, Variant};
+use crate::shared::work::{Plain, Spawn};
+use crate::shared::{Failure, pin, process};
+use crate::variant::{Metered, Variant};
 use crate::workload::{self, Workload};
-use crate::{Failure, process, service};
+use crate::{memory, service};
 use std::time::{Duration, Instant};
 use straggler::Tasks;
 use tokio::runtime::{Builder, Runtime};
@@ -13,6 +15,7 @@ pub(crate) fn run(job: Job) -> Result<(), Failure> {
     let tasks = job.variant.install(job.sink.as_deref())?;
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(job.threads).enable_all();
+    pin::pin(&mut builder);
     job.variant.hook(tasks.as_ref(), &mut builder);
     let runtime = builder.build()?;
     let mut sample = match job.variant {
@@ -84,9 +87,9 @@ fn idle<S: Spawn>(job: &Job, runtime: &Runtime, spawn: &S) -> Result<Sample, Fai
     };
     // What is there once is no part of a task.
     once(job, runtime, spawn, 100);
-    let before = process::resident()?;
+    let before = memory::resident()?;
     let sample = once(job, runtime, spawn, parked);
-    let after = process::resident()?;
+    let after = memory::resident()?;
     Ok(Sample {
         bytes: Some(after - before),
         ..sample

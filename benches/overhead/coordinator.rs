@@ -1,18 +1,14 @@
 //! Starts a process for each figure, and lets the variants take turns.
 
-use crate::arguments::{self, Options};
+use crate::arguments::Options;
 use crate::copies::Copies;
 use crate::results::{Case, Measured, Outcome, Results};
 use crate::sample::{Amount, Job, Sample};
-use crate::shared::target;
+use crate::shared::{Failure, children, target};
 use crate::variant::Variant;
 use crate::workload::Workload;
-use crate::{Failure, goals, report, sink, table};
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use crate::{goals, report, sink, table};
+use std::time::Instant;
 
 /// Memory varies little from process to process, and a million tasks take their time.
 const MOST_IDLE_ROUNDS: usize = 3;
@@ -31,11 +27,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
             }
             for &threads in &options.threads {
                 eprintln!(
-                    "{:>4} s  round {} of {}: {}, {threads} threads",
+                    "{:>4} s  round {} of {}: {}, {}",
                     began.elapsed().as_secs(),
                     round + 1,
                     options.rounds,
                     workload.name(),
+                    goals::on(threads),
                 );
                 for variant in in_turn(&options.variants, round) {
                     let case = Case {
@@ -76,7 +73,10 @@ fn in_turn(variants: &[Variant], round: usize) -> impl Iterator<Item = Variant> 
 
 fn job(case: Case, quick: bool, sink: &str) -> Job {
     let amount = match (case.workload, case.workload.parked()) {
-        (_, Some(parked)) => Amount::Ops(if quick { parked / 20 } else { parked }),
+        (_, Some(parked)) => {
+            let most = case.variant.most_parked().unwrap_or(parked);
+            Amount::Ops(if quick { parked / 20 } else { parked }.min(most))
+        }
         (_, None) if quick => Amount::Millis(30),
         // Two processes that share the machine need longer to be steady.
         (Workload::Axum, None) => Amount::Millis(1_000),
@@ -92,55 +92,5 @@ fn job(case: Case, quick: bool, sink: &str) -> Job {
 }
 
 fn measure(copies: &Copies, job: &Job) -> Result<Sample, Failure> {
-    let answer = answer(&mut child(copies.of(job.variant)?, job)?)?;
-    serde_json::from_str(&answer).map_err(|error| format!("{answer:?}: {error}").into())
-}
-
-/// A child's command. What the environment says to exporters is not for it.
-pub(crate) fn child(program: &Path, job: &Job) -> Result<Command, Failure> {
-    let mut command = Command::new(program);
-    command.args([arguments::CHILD, &serde_json::to_string(job)?]);
-    keep_out_of_env(&mut command);
-    Ok(command)
-}
-
-fn keep_out_of_env(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("OTEL_") || text.starts_with("TOKIO_CONSOLE_") {
-            command.env_remove(name);
-        }
-    }
-}
-
-/// What a child prints on stdout; or that it failed, or took too long.
-fn answer(command: &mut Command) -> Result<String, Failure> {
-    const LONGEST: Duration = Duration::from_secs(300);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut stdout = child.stdout.take().ok_or("the child has no stdout")?;
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.read_to_string(&mut text).map(|_| text);
-        // Who waited may have given up.
-        drop(tell.send(read));
-    });
-    let Ok(text) = told.recv_timeout(LONGEST) else {
-        stop(&mut child)?;
-        return Err(format!("stopped after {LONGEST:?}").into());
-    };
-    let status = child.wait()?;
-    match status.success() {
-        true => Ok(text?),
-        false => Err(format!("the child failed, see above: {status}").into()),
-    }
-}
-
-fn stop(child: &mut Child) -> Result<(), Failure> {
-    child.kill()?;
-    child.wait()?;
-    Ok(())
+    children::answer(children::command(copies.of(job.variant)?, job)?)
 }

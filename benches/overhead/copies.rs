@@ -1,43 +1,39 @@
-//! The copies of this program that its children are: itself, and one with the features that
-//! some variants need. straggler is measured in its default build otherwise.
+//! The copies of this program that its children are: itself, and one with every feature for the
+//! variants that need some. straggler is measured in its default build otherwise.
 
-use crate::Failure;
+use crate::shared::Failure;
 use crate::variant::Variant;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where each variant's program is, or why there is none.
 #[derive(Debug)]
 pub(crate) struct Copies {
     itself: PathBuf,
-    built: BTreeMap<&'static str, Result<PathBuf, String>>,
+    /// Or why there is none.
+    with_features: Result<PathBuf, String>,
 }
 
 impl Copies {
     /// Builds what the variants need beyond this program.
     pub(crate) fn build(variants: &[Variant], target: &Path) -> Result<Self, Failure> {
-        let mut built = BTreeMap::new();
-        for features in variants.iter().filter_map(|variant| variant.features()) {
-            eprintln!("building a copy with the feature `{features}`");
-            let copy = build(features, target).map_err(|error| error.to_string());
-            built.insert(features, copy);
-        }
+        let with_features = if variants.iter().any(|variant| variant.needs_features()) {
+            eprintln!("building a copy with all features");
+            build(target).map_err(|error| error.to_string())
+        } else {
+            Err("no variant was to need it".into())
+        };
         Ok(Self {
             itself: std::env::current_exe()?,
-            built,
+            with_features,
         })
     }
 
     pub(crate) fn of(&self, variant: Variant) -> Result<&Path, String> {
-        let Some(features) = variant.features() else {
-            return Ok(&self.itself);
-        };
-        match self.built.get(features) {
-            Some(Ok(path)) => Ok(path),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(format!("no copy with `{features}` was built")),
+        match (variant.needs_features(), &self.with_features) {
+            (false, _) => Ok(&self.itself),
+            (true, Ok(copy)) => Ok(copy),
+            (true, Err(why)) => Err(format!("no copy with all features: {why}")),
         }
     }
 }
@@ -56,12 +52,11 @@ struct Target {
 }
 
 /// cargo holds no lock while it runs a bench, so that it can be called from one.
-fn build(features: &str, target: &Path) -> Result<PathBuf, Failure> {
+fn build(target: &Path) -> Result<PathBuf, Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let output = Command::new(&cargo)
         .args(["bench", "--bench", env!("CARGO_CRATE_NAME")])
-        .args(["--no-run", "--message-format", "json"])
-        .args(["--features", features])
+        .args(["--all-features", "--no-run", "--message-format", "json"])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -70,11 +65,7 @@ fn build(features: &str, target: &Path) -> Result<PathBuf, Failure> {
         .output()
         .map_err(|error| format!("{}: {error}", cargo.display()))?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo could not build a copy with `--features {features}`, see above: {}",
-            output.status
-        )
-        .into());
+        return Err(format!("cargo could not build it, see above: {}", output.status).into());
     }
     let messages = String::from_utf8(output.stdout)?;
     let is_ours = |target: &Target| {
@@ -82,8 +73,9 @@ fn build(features: &str, target: &Path) -> Result<PathBuf, Failure> {
     };
     messages
         .lines()
+        // Among them are messages of other shapes.
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.target.as_ref().is_some_and(is_ours))
         .find_map(|message| message.executable)
-        .ok_or_else(|| "cargo built a copy and didn't say where".into())
+        .ok_or_else(|| "cargo built it and didn't say where".into())
 }

@@ -9,12 +9,17 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub(crate) struct Goal {
     pub(crate) what: String,
-    /// `None` where something that it needs was not measured.
-    pub(crate) value: Option<f64>,
-    /// The same by processor time, beside a goal that is judged by the wall clock.
-    pub(crate) by_cpu: Option<f64>,
     pub(crate) limit: Limit,
     pub(crate) unit: &'static str,
+    /// By each figure that says something of it. Empty where what it needs wasn't measured.
+    pub(crate) values: Vec<Value>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Value {
+    pub(crate) by: Figure,
+    pub(crate) value: f64,
+    pub(crate) met: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -24,43 +29,94 @@ pub(crate) enum Limit {
     AtLeast(f64),
 }
 
+impl Limit {
+    fn is_kept_by(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+}
+
 impl Goal {
-    pub(crate) fn is_met(&self) -> Option<bool> {
-        Some(match (self.value?, self.limit) {
-            (value, Limit::AtMost(limit)) => value <= limit,
-            (value, Limit::AtLeast(limit)) => value >= limit,
-        })
+    fn new(what: String, limit: Limit, unit: &'static str) -> Self {
+        Self {
+            what,
+            limit,
+            unit,
+            values: Vec::new(),
+        }
+    }
+
+    fn by(mut self, by: Figure, value: Option<f64>) -> Self {
+        self.values.extend(value.map(|value| Value {
+            by,
+            value,
+            met: self.limit.is_kept_by(value),
+        }));
+        self
     }
 }
 
 /// Those of which anything was measured.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
-    let mut goals = Vec::new();
-    for threads in [1, 2] {
-        extras(results, threads, &mut goals);
-    }
-    for threads in [1, 2] {
-        memory(results, threads, &mut goals);
-    }
-    for threads in [1, 2] {
-        requests(results, threads, &mut goals);
-    }
-    cores(results, &mut goals);
-    goals.retain(|goal| goal.value.is_some());
-    goals
+    let threads = [1, 2];
+    let extras = threads.into_iter().flat_map(|each| extras(results, each));
+    let memory = threads.into_iter().flat_map(|each| memory(results, each));
+    let requests = threads.into_iter().flat_map(|each| requests(results, each));
+    extras
+        .chain(cores(results))
+        .chain(memory)
+        .chain(requests)
+        .filter(|goal| !goal.values.is_empty())
+        .collect()
 }
 
 /// What a variant adds to bare, in parts of what another one adds.
-fn extras(results: &Results, threads: usize, goals: &mut Vec<Goal>) {
+fn extras(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
     use Variant::{Hooks, LayerFloor, Metrics, Spans};
-    for (workload, variant, beside, limit) in [
+    let goals = [
         (Workload::Yield, Spans, LayerFloor, 1.6),
         (Workload::Churn, Spans, LayerFloor, 2.0),
         (Workload::Yield, Hooks, Metrics, 1.0 / 3.0),
         (Workload::Churn, Hooks, Metrics, 1.0),
-    ] {
+    ];
+    goals
+        .into_iter()
+        .map(move |(workload, ours, other, limit)| {
+            let ratio = |figure| {
+                let extra = |variant| {
+                    let case = Case {
+                        workload,
+                        threads,
+                        variant,
+                    };
+                    results.over(case, Variant::Bare, figure)
+                };
+                Some(extra(ours)? / extra(other)?)
+            };
+            let what = format!(
+                "{}: extra per {} / that of {}, {}",
+                ours.name(),
+                workload.op(),
+                other.name(),
+                on(threads),
+            );
+            Goal::new(what, Limit::AtMost(limit), "×")
+                .by(Figure::Cpu, ratio(Figure::Cpu))
+                .by(Figure::Wall, ratio(Figure::Wall))
+        })
+}
+
+/// What straggler adds on two threads, per core, in parts of what it adds on one.
+fn cores(results: &Results) -> impl Iterator<Item = Goal> {
+    let workloads = [Workload::Churn, Workload::Yield];
+    let cases = workloads
+        .into_iter()
+        .flat_map(|workload| [Variant::Spans, Variant::Hooks].map(|variant| (workload, variant)));
+    cases.map(|(workload, variant)| {
         let ratio = |figure| {
-            let extra = |variant| {
+            let extra = |threads| {
                 let case = Case {
                     workload,
                     threads,
@@ -68,56 +124,50 @@ fn extras(results: &Results, threads: usize, goals: &mut Vec<Goal>) {
                 };
                 results.over(case, Variant::Bare, figure)
             };
-            Some(extra(variant)? / extra(beside)?)
+            Some(extra(2)? / extra(1)?)
         };
-        goals.push(Goal {
-            what: format!(
-                "{}, extra per {} in extras of {}, {} threads",
-                variant.name(),
-                workload.op(),
-                beside.name(),
-                threads,
-            ),
-            value: ratio(Figure::Wall),
-            by_cpu: ratio(Figure::Cpu),
-            limit: Limit::AtMost(limit),
-            unit: "×",
-        });
-    }
+        let what = format!(
+            "{}: extra per {}, on two threads / on one",
+            variant.name(),
+            workload.op()
+        );
+        Goal::new(what, Limit::AtMost(1.0), "×")
+            .by(Figure::Cpu, ratio(Figure::Cpu))
+            .by(Figure::Wall, ratio(Figure::Wall))
+    })
 }
 
-fn memory(results: &Results, threads: usize, goals: &mut Vec<Goal>) {
-    for workload in Workload::ALL {
-        if workload.parked().is_none() {
-            continue;
-        }
-        for (variant, floor) in [
-            (Variant::Spans, Variant::LayerFloor),
-            (Variant::Hooks, Variant::HookFloor),
-        ] {
-            let case = Case {
-                workload,
-                threads,
-                variant,
-            };
-            goals.push(Goal {
-                what: format!(
-                    "{}, bytes per live task over {}, {}, {threads} threads",
-                    variant.name(),
-                    floor.name(),
-                    workload.name(),
-                ),
-                value: results.over(case, floor, Figure::Bytes),
-                by_cpu: None,
-                limit: Limit::AtMost(200.0),
-                unit: "B",
-            });
-        }
-    }
+fn memory(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
+    let parked = Workload::ALL
+        .into_iter()
+        .filter(|workload| workload.parked().is_some());
+    let cases = parked.flat_map(|workload| {
+        [
+            (workload, Variant::Spans, Variant::LayerFloor),
+            (workload, Variant::Hooks, Variant::HookFloor),
+        ]
+    });
+    cases.map(move |(workload, variant, floor)| {
+        let case = Case {
+            workload,
+            threads,
+            variant,
+        };
+        let what = format!(
+            "{}: bytes per live task over {}, {}, {}",
+            variant.name(),
+            floor.name(),
+            workload.name(),
+            on(threads),
+        );
+        Goal::new(what, Limit::AtMost(200.0), "B")
+            .by(Figure::Bytes, results.over(case, floor, Figure::Bytes))
+    })
 }
 
-fn requests(results: &Results, threads: usize, goals: &mut Vec<Goal>) {
-    for (variant, limit) in [(Variant::Spans, 0.97), (Variant::Hooks, 0.99)] {
+fn requests(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
+    let goals = [(Variant::Spans, 0.97), (Variant::Hooks, 0.99)];
+    goals.into_iter().map(move |(ours, limit)| {
         let of = |variant, figure| {
             let case = Case {
                 workload: Workload::Axum,
@@ -126,47 +176,23 @@ fn requests(results: &Results, threads: usize, goals: &mut Vec<Goal>) {
             };
             results.median(case, figure)
         };
-        let ratio = |figure| Some(of(variant, figure)? / of(Variant::Bare, figure)?);
-        goals.push(Goal {
-            what: format!(
-                "{}, requests in parts of bare's, {threads} threads",
-                variant.name()
-            ),
-            value: ratio(Figure::Requests),
-            // What bare does in the processor time of one request of this.
-            by_cpu: ratio(Figure::Cpu).map(|ratio| 1.0 / ratio),
-            limit: Limit::AtLeast(limit),
-            unit: "×",
-        });
-    }
+        let requests = || {
+            let figure = Figure::Requests;
+            Some(of(ours, figure)? / of(Variant::Bare, figure)?)
+        };
+        // How many requests the same processor time is enough for.
+        let cpu = || Some(of(Variant::Bare, Figure::Cpu)? / of(ours, Figure::Cpu)?);
+        let what = format!("{}: requests / those of bare, {}", ours.name(), on(threads));
+        Goal::new(what, Limit::AtLeast(limit), "×")
+            .by(Figure::Cpu, cpu())
+            .by(Figure::Requests, requests())
+    })
 }
 
-/// What straggler adds on two threads, per core, in parts of what it adds on one.
-fn cores(results: &Results, goals: &mut Vec<Goal>) {
-    for workload in [Workload::Churn, Workload::Yield] {
-        for variant in [Variant::Spans, Variant::Hooks] {
-            let ratio = |figure| {
-                let extra = |threads| {
-                    let case = Case {
-                        workload,
-                        threads,
-                        variant,
-                    };
-                    results.over(case, Variant::Bare, figure)
-                };
-                Some(extra(2)? / extra(1)?)
-            };
-            goals.push(Goal {
-                what: format!(
-                    "{}, extra per {} on two threads in extras on one",
-                    variant.name(),
-                    workload.op()
-                ),
-                value: ratio(Figure::Wall),
-                by_cpu: ratio(Figure::Cpu),
-                limit: Limit::AtMost(1.0),
-                unit: "×",
-            });
-        }
+/// So many threads, in words.
+pub(crate) fn on(threads: usize) -> String {
+    match threads {
+        1 => "1 thread".into(),
+        more => format!("{more} threads"),
     }
 }

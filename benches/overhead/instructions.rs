@@ -6,10 +6,10 @@
 use crate::arguments::Options;
 use crate::copies::Copies;
 use crate::sample::{Amount, Job};
-use crate::shared::target;
+use crate::shared::{Failure, children, target};
+use crate::sink;
 use crate::variant::Variant;
 use crate::workload::Workload;
-use crate::{Failure, coordinator, sink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -78,7 +78,7 @@ fn per_op(
 }
 
 fn instructions(program: &Path, job: &Job) -> Result<u64, Failure> {
-    let child = coordinator::child(program, job)?;
+    let child = children::command(program, job)?;
     let mut valgrind = Command::new("valgrind");
     valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

@@ -1,7 +1,8 @@
 //! The load on the service: a process of its own, so that its work isn't taken for the
 //! service's.
 
-use crate::{Failure, arguments};
+use crate::arguments;
+use crate::shared::Failure;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;

@@ -30,7 +30,7 @@ mod floor;
 mod goals;
 mod instructions;
 mod load;
-mod process;
+mod memory;
 mod report;
 mod results;
 mod sample;
@@ -44,8 +44,6 @@ mod workload;
 
 use arguments::Command;
 use std::process::ExitCode;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let done = arguments::parse(std::env::args().skip(1)).and_then(|command| match command {

@@ -1,10 +1,10 @@
 //! `target/overhead.json`. Its shape is described in `docs/performance.md`; who changes it
 //! raises [`VERSION`].
 
-use crate::Failure;
 use crate::arguments::Options;
 use crate::goals::Goal;
 use crate::results::{Measured, Results};
+use crate::shared::Failure;
 use crate::shared::machine::Machine;
 use serde::Serialize;
 use std::fs;
@@ -20,14 +20,7 @@ struct Report<'a> {
     rounds: usize,
     machine: Machine,
     samples: &'a [Measured],
-    goals: Vec<Judged<'a>>,
-}
-
-#[derive(Serialize)]
-struct Judged<'a> {
-    #[serde(flatten)]
-    goal: &'a Goal,
-    met: Option<bool>,
+    goals: &'a [Goal],
 }
 
 pub(crate) fn write(
@@ -36,10 +29,6 @@ pub(crate) fn write(
     goals: &[Goal],
     target: &Path,
 ) -> Result<PathBuf, Failure> {
-    let judged = |goal| Judged {
-        goal,
-        met: goal.is_met(),
-    };
     let report = Report {
         version: VERSION,
         bench: "overhead",
@@ -47,7 +36,7 @@ pub(crate) fn write(
         rounds: options.rounds,
         machine: Machine::this(),
         samples: &results.0,
-        goals: goals.iter().map(judged).collect(),
+        goals,
     };
     let path = target.join("overhead.json");
     fs::write(&path, serde_json::to_string_pretty(&report)?)

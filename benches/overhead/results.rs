@@ -1,12 +1,14 @@
 //! What was measured, and the figures that follow from it.
 
 use crate::sample::Sample;
+use crate::shared::spread::Spread;
 use crate::variant::Variant;
 use crate::workload::Workload;
 use serde::Serialize;
 
 /// What a sample is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Figure {
     /// Nanoseconds of one core for each operation.
     Wall,
@@ -16,6 +18,20 @@ pub(crate) enum Figure {
     Bytes,
     /// Requests in a second.
     Requests,
+    /// Which part of its threads' time the process was given, in percent.
+    Busy,
+}
+
+impl Figure {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Wall => "wall",
+            Self::Cpu => "CPU",
+            Self::Bytes => "resident",
+            Self::Requests => "requests",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 /// One variant under one workload on so many threads.
@@ -41,14 +57,6 @@ pub(crate) struct Measured {
 pub(crate) enum Outcome {
     Sample(Sample),
     Failed(String),
-}
-
-/// Median and extremes of the rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +85,7 @@ impl Results {
 
     pub(crate) fn spread(&self, case: Case, figure: Figure) -> Option<Spread> {
         let of = self.samples(case).map(|sample| value(sample, case, figure));
-        Spread::of(of.collect())
+        Spread::of(of)
     }
 
     pub(crate) fn median(&self, case: Case, figure: Figure) -> Option<f64> {
@@ -98,19 +106,9 @@ fn value(sample: &Sample, case: Case, figure: Figure) -> f64 {
         Figure::Wall => sample.wall_nanos as f64 * case.threads as f64 / ops,
         Figure::Cpu => sample.cpu_nanos as f64 / ops,
         Figure::Bytes => sample.bytes.unwrap_or_default() as f64 / ops,
+        Figure::Busy => {
+            100.0 * sample.cpu_nanos as f64 / (sample.wall_nanos as f64 * case.threads as f64)
+        }
         Figure::Requests => ops / (sample.wall_nanos as f64 / 1e9),
-    }
-}
-
-impl Spread {
-    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (&min, &max) = (values.first()?, values.last()?);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        Some(Self { median, min, max })
     }
 }

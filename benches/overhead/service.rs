@@ -2,8 +2,8 @@
 
 use crate::load::{LoadJob, Loader};
 use crate::sample::{Amount, Job, Sample};
-use crate::variant::Spawn;
-use crate::{Failure, process};
+use crate::shared::work::Spawn;
+use crate::shared::{Failure, process};
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};

@@ -1,6 +1,6 @@
 //! Takes everything that is exported and answers 200: a collector for which nothing is too much.
 
-use crate::Failure;
+use crate::shared::Failure;
 use axum::Router;
 use axum::body::Bytes;
 use std::sync::mpsc;

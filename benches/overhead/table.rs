@@ -1,13 +1,15 @@
 //! What the terminal shows.
 
 use crate::arguments::Options;
-use crate::goals::{Goal, Limit};
-use crate::results::{Case, Figure, Results, Spread};
+use crate::goals::{self, Goal, Limit};
+use crate::results::{Case, Figure, Results};
+use crate::shared::spread::Spread;
 use crate::variant::Variant;
 use crate::workload::Workload;
 
 pub(crate) fn print(options: &Options, results: &Results) {
     println!("\nmedian (least .. most) of the rounds; +bare: median over bare's median");
+    println!("wall: × threads; CPU: of the whole process; busy: CPU / (wall × threads)");
     if options.quick {
         println!("--quick: this shows that it runs; the figures mean nothing");
     }
@@ -32,16 +34,23 @@ fn figures(workload: Workload) -> &'static [(Figure, &'static str)] {
 fn section(options: &Options, results: &Results, workload: Workload, threads: usize) {
     let figures = figures(workload);
     println!(
-        "\n{}, {threads} thread{}, per {}",
+        "\n{}, {}, per {}",
         workload.name(),
-        if threads == 1 { "" } else { "s" },
+        goals::on(threads),
         workload.op(),
     );
     print!("{:22}", "");
     for (_, name) in figures {
         print!("  {name:>10} {:>21} {:>9}", "(least .. most)", "+bare");
     }
-    println!();
+    println!(
+        "{}",
+        if workload.parked().is_none() {
+            "     busy"
+        } else {
+            ""
+        }
+    );
     for &variant in &options.variants {
         let case = Case {
             workload,
@@ -55,7 +64,14 @@ fn section(options: &Options, results: &Results, workload: Workload, threads: us
                 cell(spread, over.filter(|_| variant != Variant::Bare));
             }
         }
-        println!();
+        match results.median(case, Figure::Busy) {
+            Some(busy) if workload.parked().is_none() => println!("  {busy:>5.0} %"),
+            _ => println!(),
+        }
+        let fewer = |parked: u64| results.samples(case).find(|each| each.ops != parked);
+        if let Some(sample) = workload.parked().and_then(fewer) {
+            println!("{:22}  with {} tasks only", "", sample.ops);
+        }
         if let Some(why) = results.failure(case) {
             println!("{:22}  NOT MEASURED: {why}", "");
         }
@@ -85,21 +101,17 @@ fn short(value: f64) -> String {
 }
 
 pub(crate) fn print_goals(goals: &[Goal]) {
-    println!("\nGoals, by the wall clock (in brackets: the same by processor time)\n");
+    println!("\nGoals\n");
     for goal in goals {
-        let Some(value) = goal.value else { continue };
         let limit = match goal.limit {
             Limit::AtMost(limit) => format!("<= {limit:.2}"),
             Limit::AtLeast(limit) => format!(">= {limit:.2}"),
         };
-        let met = match goal.is_met() {
-            Some(true) => "met",
-            Some(false) | None => "NOT MET",
-        };
-        let by_cpu = goal.by_cpu.map_or(String::new(), |by| format!("({by:.2})"));
-        println!(
-            "{:64} {value:>8.2} {by_cpu:>8} {} {limit:>9}  {met}",
-            goal.what, goal.unit
-        );
+        print!("{:64} {limit:>9} {}", goal.what, goal.unit);
+        for value in &goal.values {
+            let met = if value.met { "met" } else { "NOT MET" };
+            print!("  {:>8}: {:>7.2} {met:7}", value.by.name(), value.value);
+        }
+        println!();
     }
 }

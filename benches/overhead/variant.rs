@@ -1,7 +1,8 @@
 //! What watches the tasks, or doesn't.
 
-use crate::Failure;
 use crate::floor::{self, Callsites, Nothing};
+use crate::shared::Failure;
+use crate::shared::work::Spawn;
 use serde::{Deserialize, Serialize};
 use straggler::{Source, Tasks};
 use tokio::task::JoinHandle;
@@ -63,20 +64,14 @@ impl Variant {
         }
     }
 
-    /// The features without which this one isn't there.
-    pub(crate) fn features(self) -> Option<&'static str> {
-        match self {
-            Self::Otlp => Some("otlp"),
-            Self::Console => Some("console"),
-            Self::Bare
-            | Self::LayerFloor
-            | Self::HookFloor
-            | Self::Spans
-            | Self::Hooks
-            | Self::Both
-            | Self::Metrics
-            | Self::OpenTelemetry => None,
-        }
+    /// Whether it is there in a build with all features only.
+    pub(crate) fn needs_features(self) -> bool {
+        matches!(self, Self::Otlp | Self::Console)
+    }
+
+    /// How many parked tasks it can be given: console-subscriber takes some 50 kB for each.
+    pub(crate) fn most_parked(self) -> Option<u64> {
+        (self == Self::Console).then_some(20_000)
     }
 
     /// Installs it for the whole process, and gives straggler's handle if there is one.
@@ -181,26 +176,6 @@ impl opentelemetry_sdk::trace::SpanExporter for Dropped {
     ) -> opentelemetry_sdk::error::OTelSdkResult {
         drop(batch);
         Ok(())
-    }
-}
-
-/// How a workload spawns: as any program does, or with each future wrapped.
-pub(crate) trait Spawn: Clone + Send + Sync + 'static {
-    fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static;
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Plain;
-
-impl Spawn for Plain {
-    #[track_caller]
-    fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        tokio::spawn(future)
     }
 }
 

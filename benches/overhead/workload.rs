@@ -1,9 +1,7 @@
 //! What a process does while it is measured.
 
-use crate::variant::Spawn;
+use crate::shared::work::{Spawn, churn, park, yields};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use tracing::info_span;
 
@@ -26,9 +24,6 @@ pub(crate) enum Workload {
     #[serde(rename = "axum")]
     Axum,
 }
-
-/// How many tasks yield by turns for each worker. Fewer than a worker's own queue holds.
-const YIELDERS: u64 = 100;
 
 impl Workload {
     pub(crate) const ALL: [Self; 8] = [
@@ -105,32 +100,6 @@ pub(crate) async fn drive<S: Spawn>(workload: Workload, spawn: &S, workers: u64,
     done
 }
 
-async fn churn<S: Spawn>(spawn: &S, tasks: u64) -> u64 {
-    for _ in 0..tasks {
-        let ended = spawn.spawn(async {}).await;
-        ended.expect("a task that does nothing doesn't panic");
-    }
-    tasks
-}
-
-async fn yields<S: Spawn>(spawn: &S, polls: u64) -> u64 {
-    let each = (polls / YIELDERS).max(2);
-    let yielders: Vec<_> = (0..YIELDERS)
-        .map(|_| {
-            spawn.spawn(async move {
-                // The poll that completes the task is one too.
-                for _ in 1..each {
-                    tokio::task::yield_now().await;
-                }
-            })
-        })
-        .collect();
-    for yielder in yielders {
-        yielder.await.expect("a task that yields doesn't panic");
-    }
-    each * YIELDERS
-}
-
 async fn ping_pong<S: Spawn>(spawn: &S, rounds: u64) -> u64 {
     let (ping, mut pinged) = mpsc::channel(1);
     let (pong, mut ponged) = mpsc::channel(1);
@@ -159,21 +128,4 @@ fn spans(nests: u64) -> u64 {
         let _five = info_span!("five").entered();
     }
     nests
-}
-
-/// Leaves tasks behind that were polled once and will never be woken.
-async fn park<S: Spawn>(spawn: &S, tasks: u64) -> u64 {
-    let polled = Arc::new(AtomicU64::new(0));
-    for _ in 0..tasks {
-        let polled = Arc::clone(&polled);
-        spawn.spawn(async move {
-            polled.fetch_add(1, Ordering::Relaxed);
-            drop(polled);
-            std::future::pending::<()>().await;
-        });
-    }
-    while polled.load(Ordering::Relaxed) < tasks {
-        tokio::task::yield_now().await;
-    }
-    tasks
 }

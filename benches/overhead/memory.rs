@@ -1,16 +1,7 @@
-//! What the kernel knows of this process.
+//! What memory this process has.
 
-use crate::Failure;
-use rustix::time::{ClockId, clock_gettime};
+use crate::shared::Failure;
 use std::fs;
-use std::time::Duration;
-
-/// The processor time of all threads so far.
-pub(crate) fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    // Both are never negative.
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
-}
 
 /// Resident memory in bytes.
 pub(crate) fn resident() -> Result<i64, Failure> {
