@@ -54,7 +54,15 @@ struct Target {
 /// cargo holds no lock while it runs a bench, so that it can be called from one.
 fn build(target: &Path) -> Result<PathBuf, Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
-    let output = Command::new(&cargo)
+    let mut command = Command::new(&cargo);
+    // What cargo told us of our own package would make it build ring and what needs it anew.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(["bench", "--bench", env!("CARGO_CRATE_NAME")])
         .args(["--all-features", "--no-run", "--message-format", "json"])
         .arg("--target-dir")

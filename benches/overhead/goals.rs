@@ -93,7 +93,7 @@ fn extras(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
                     };
                     results.over(case, Variant::Bare, figure)
                 };
-                Some(extra(ours)? / extra(other)?)
+                share(extra(ours)?, extra(other)?)
             };
             let what = format!(
                 "{}: extra per {} / that of {}, {}",
@@ -124,7 +124,7 @@ fn cores(results: &Results) -> impl Iterator<Item = Goal> {
                 };
                 results.over(case, Variant::Bare, figure)
             };
-            Some(extra(2)? / extra(1)?)
+            share(extra(2)?, extra(1)?)
         };
         let what = format!(
             "{}: extra per {}, on two threads / on one",
@@ -187,6 +187,11 @@ fn requests(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
             .by(Figure::Cpu, cpu())
             .by(Figure::Requests, requests())
     })
+}
+
+/// One extra in parts of another, unless that one was lost in the noise.
+fn share(extra: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| extra / of)
 }
 
 /// So many threads, in words.

@@ -51,12 +51,15 @@ fn section(options: &Options, results: &Results, workload: Workload, threads: us
             ""
         }
     );
+    let variant = Variant::Bare;
+    let bare = Case {
+        workload,
+        threads,
+        variant,
+    };
+    let parked_by_bare = parked(results, bare);
     for &variant in &options.variants {
-        let case = Case {
-            workload,
-            threads,
-            variant,
-        };
+        let case = Case { variant, ..bare };
         print!("{:22}", variant.name());
         for &(figure, _) in figures {
             if let Some(spread) = results.spread(case, figure) {
@@ -68,9 +71,10 @@ fn section(options: &Options, results: &Results, workload: Workload, threads: us
             Some(busy) if workload.parked().is_none() => println!("  {busy:>5.0} %"),
             _ => println!(),
         }
-        let fewer = |parked: u64| results.samples(case).find(|each| each.ops != parked);
-        if let Some(sample) = workload.parked().and_then(fewer) {
-            println!("{:22}  with {} tasks only", "", sample.ops);
+        if let Some(parked) = parked(results, case)
+            && Some(parked) != parked_by_bare
+        {
+            println!("{:22}  with {parked} tasks only", "");
         }
         if let Some(why) = results.failure(case) {
             println!("{:22}  NOT MEASURED: {why}", "");
@@ -79,6 +83,12 @@ fn section(options: &Options, results: &Results, workload: Workload, threads: us
             println!("{:22}  lost: {lost}", "");
         }
     }
+}
+
+/// How many tasks a case was given to park.
+fn parked(results: &Results, case: Case) -> Option<u64> {
+    case.workload.parked()?;
+    results.samples(case).next().map(|sample| sample.ops)
 }
 
 fn cell(spread: Spread, over: Option<f64>) {
