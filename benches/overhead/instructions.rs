@@ -93,7 +93,8 @@ fn instructions(program: &Path, job: &Job) -> Result<u64, Failure> {
     let output = valgrind.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(format!("{}: {said}", output.status).into());
+        let last = said.lines().last().unwrap_or_default();
+        return Err(format!("the child failed under valgrind: {}: {last}", output.status).into());
     }
     let counted = said.lines().find_map(|line| line.split_once("Collected :"));
     let (_, counted) = counted.ok_or_else(|| format!("callgrind gave no count: {said}"))?;
