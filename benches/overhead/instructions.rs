@@ -1,0 +1,102 @@
+//! Instructions instead of time: they don't depend on what else the machine does.
+//!
+//! Each case runs under callgrind with N and with 2N operations. The difference is what N
+//! operations take, without start-up and warm-up.
+
+use crate::arguments::Options;
+use crate::copies::Copies;
+use crate::sample::{Amount, Job};
+use crate::shared::{Failure, children, target};
+use crate::sink;
+use crate::variant::Variant;
+use crate::workload::Workload;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const OPS: u64 = 20_000;
+
+/// Counts, prints the table, and says whether everything could be counted.
+pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
+    let found = Command::new("valgrind").arg("--version").output();
+    found.map_err(|error| {
+        format!("--instructions counts with valgrind, which can't be started: {error}; install it")
+    })?;
+    let copies = Copies::build(&options.variants, &target::directory()?)?;
+    let sink = sink::start()?;
+    let mut complete = true;
+    println!("instructions per operation, 1 thread, all threads of the process");
+    for &workload in &options.workloads {
+        if !matches!(
+            workload,
+            Workload::Churn | Workload::Yield | Workload::PingPong | Workload::Spans
+        ) {
+            continue;
+        }
+        println!("\n{}, per {}", workload.name(), workload.op());
+        let mut bare = None;
+        for &variant in &options.variants {
+            match per_op(&copies, workload, variant, &sink) {
+                Ok(count) => {
+                    if variant == Variant::Bare {
+                        bare = Some(count);
+                    }
+                    let over = bare.map_or(0.0, |bare| count - bare);
+                    println!(
+                        "{:22} {count:>10.1} {over:>+10.1} over bare",
+                        variant.name()
+                    );
+                }
+                Err(error) => {
+                    complete = false;
+                    println!("{:22} NOT COUNTED: {error}", variant.name());
+                }
+            }
+        }
+    }
+    Ok(complete)
+}
+
+fn per_op(
+    copies: &Copies,
+    workload: Workload,
+    variant: Variant,
+    sink: &str,
+) -> Result<f64, Failure> {
+    let program = copies.of(variant)?;
+    let count = |ops| {
+        let job = Job {
+            variant,
+            workload,
+            threads: 1,
+            amount: Amount::Ops(ops),
+            sink: Some(sink.to_owned()),
+        };
+        instructions(program, &job)
+    };
+    let (once, twice) = (count(OPS)?, count(2 * OPS)?);
+    Ok((twice as f64 - once as f64) / OPS as f64)
+}
+
+fn instructions(program: &Path, job: &Job) -> Result<u64, Failure> {
+    let child = children::command(program, job)?;
+    let mut valgrind = Command::new("valgrind");
+    valgrind
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(child.get_program())
+        .args(child.get_args());
+    for (name, value) in child.get_envs() {
+        match value {
+            Some(value) => valgrind.env(name, value),
+            None => valgrind.env_remove(name),
+        };
+    }
+    let output = valgrind.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let last = said.lines().last().unwrap_or_default();
+        return Err(format!("the child failed under valgrind: {}: {last}", output.status).into());
+    }
+    let counted = said.lines().find_map(|line| line.split_once("Collected :"));
+    let (_, counted) = counted.ok_or_else(|| format!("callgrind gave no count: {said}"))?;
+    Ok(counted.trim().parse()?)
+}

@@ -1,0 +1,45 @@
+//! `target/overhead.json`. Its shape is described in `docs/performance.md`; who changes it
+//! raises [`VERSION`].
+
+use crate::arguments::Options;
+use crate::goals::Goal;
+use crate::results::{Measured, Results};
+use crate::shared::Failure;
+use crate::shared::machine::Machine;
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    bench: &'static str,
+    quick: bool,
+    rounds: usize,
+    machine: Machine,
+    samples: &'a [Measured],
+    goals: &'a [Goal],
+}
+
+pub(crate) fn write(
+    options: &Options,
+    results: &Results,
+    goals: &[Goal],
+    target: &Path,
+) -> Result<PathBuf, Failure> {
+    let report = Report {
+        version: VERSION,
+        bench: "overhead",
+        quick: options.quick,
+        rounds: options.rounds,
+        machine: Machine::this(),
+        samples: &results.0,
+        goals,
+    };
+    let path = target.join("overhead.json");
+    fs::write(&path, serde_json::to_string_pretty(&report)?)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
