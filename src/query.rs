@@ -18,9 +18,9 @@ use crate::orphan::{self, Finding, Gone, Subject};
 use crate::table::{FRESH, LineageTree, Outcome, ParentTask, RUNNING, Table, Totals, traits};
 use crate::task::{Orphaned, Parent, ParentStatus, Task, TaskId};
 use parking_lot::Mutex;
-use settle::{Count, Look, Mark};
+use settle::{Count, Look, Mark, Marks, Seen};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -126,26 +126,32 @@ impl Reader {
         let site_count = table.sites().len();
         let mut totals = table.tallies.totals(site_count);
         let from = table.clock.now();
-        let mut found = scan::scan(table, from);
-        let mut look = self.look(table, &found, &totals);
-        if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
+        let mut seen = Seen::default();
+        let mut found = scan::scan(table, from, |task| seen.add(task));
+        let mut look = look(table, &found, &seen, &totals);
+        let over = if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
             pause();
             refresh(table, &mut found, &look);
-            let mut second = self.look(table, &found, &totals);
-            finish(table, &mut found, &mut totals, &look, &second);
+            seen = Seen::of(&found);
+            let mut second = self::look(table, &found, &seen, &totals);
+            let over = both_over(&look, &second);
             // A runtime's own count may lag: what two looks miss is missing.
             second.unaccounted = second.unaccounted.min(look.unaccounted);
             look = second;
+            over
         } else {
-            finish(table, &mut found, &mut totals, &last, &look);
+            both_over(&last, &look)
+        };
+        if !over.is_empty() {
+            finish(table, &mut found, &mut totals, &over);
+            seen = Seen::of(&found);
         }
         let open = open_now(&look, &last);
         let unaccounted = look.unaccounted;
         *last = look;
         drop(last);
 
-        let in_use: HashSet<u32> = found.iter().map(|task| task.runtime).collect();
-        table.runtimes.release_unused(&in_use);
+        table.runtimes.release_unused(&seen.runtimes().collect());
         found.sort_unstable_by_key(|task| task.id);
         let sites = table.sites();
         // Sites that came while the tasks were copied.
@@ -159,42 +165,36 @@ impl Reader {
             unaccounted,
         )
     }
-
-    fn look(&self, table: &Table, found: &[Found], before: &[Totals]) -> Look {
-        // The runtimes' counts lie between the two readings of ours, so that what moves
-        // meanwhile shows.
-        let runtimes: HashSet<u32> = found.iter().map(|task| task.runtime).collect();
-        let counts = (runtimes.into_iter())
-            .filter_map(|number| {
-                let (alive, complete) = table.runtimes.count(number)?;
-                Some((number, Count { alive, complete }))
-            })
-            .collect();
-        let mut now = table.tallies.totals(before.len());
-        table.tallies.add_spawned(&mut now);
-        // Nothing ended since the copy began, and all that ever was spawned is in it.
-        let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
-        let spawned: u64 = now.iter().map(|site| site.spawned).sum();
-        let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
-        let loss = table.loss.read();
-        let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
-        settle::look(found, quiet, complete, &counts)
-    }
 }
 
-/// Presumes ended what two looks agree on, and takes it out of what was found. The totals
-/// were read before, so it is added to them too.
-fn finish(
-    table: &Table,
-    found: &mut Vec<Found>,
-    totals: &mut [Totals],
-    first: &Look,
-    second: &Look,
-) {
-    let over: HashSet<&Mark> = first.over.intersection(&second.over).collect();
-    if over.is_empty() {
-        return;
-    }
+fn look(table: &Table, found: &[Found], seen: &Seen, before: &[Totals]) -> Look {
+    // The runtimes' counts lie between the two readings of ours, so that what moves
+    // meanwhile shows.
+    let counts = (seen.runtimes())
+        .filter_map(|number| {
+            let (alive, complete) = table.runtimes.count(number)?;
+            Some((number, Count { alive, complete }))
+        })
+        .collect();
+    let mut now = table.tallies.totals(before.len());
+    table.tallies.add_spawned(&mut now);
+    // Nothing ended since the copy began, and all that ever was spawned is in it.
+    let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
+    let spawned: u64 = now.iter().map(|site| site.spawned).sum();
+    let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
+    let loss = table.loss.read();
+    let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
+    settle::look(found, seen, quiet, complete, &counts)
+}
+
+/// What two looks agree on is over.
+fn both_over(first: &Look, second: &Look) -> Marks {
+    first.over.intersection(&second.over).copied().collect()
+}
+
+/// Presumes ended what is over, and takes it out of what was found. The totals were read
+/// before, so it is added to them too.
+fn finish(table: &Table, found: &mut Vec<Found>, totals: &mut [Totals], over: &Marks) {
     found.retain(|task| {
         let is_over = over.contains(&Mark::of(task));
         if is_over {
@@ -213,7 +213,7 @@ fn finish(
 }
 
 /// What is neither live nor ended: open in this look, and not alive after all in two.
-fn open_now(look: &Look, last: &Look) -> HashSet<Mark> {
+fn open_now(look: &Look, last: &Look) -> Marks {
     (look.open.iter().copied())
         .filter(|mark| !(look.alive.contains(mark) && last.alive.contains(mark)))
         .collect()
@@ -248,7 +248,7 @@ fn assemble(
     table: &Table,
     found: Vec<Found>,
     mut sites: site::Sites,
-    open: &HashSet<Mark>,
+    open: &Marks,
     unaccounted: u64,
 ) -> Snapshot {
     let now = table.clock.now();

@@ -2,7 +2,7 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Table, WakeReading, copy, traits,
+    FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading, copy, traits,
 };
 use crate::task::{Kind, SiteKey, Spans, State};
 use std::sync::Arc;
@@ -108,17 +108,32 @@ impl Found {
     }
 }
 
-/// All tasks spawned up to `from`. Those spawned while the scan is under way are left
-/// to the next one, so that no task is seen without a parent that is alive.
-pub(crate) fn scan(table: &Table, from: Nanos) -> Vec<Found> {
+/// Slots that are looked at between two looks at the clock.
+const BATCH: u32 = 256;
+
+/// Copies all tasks spawned up to `from`, and shows each to `see` while it is at hand. Those
+/// spawned while the scan is under way are left to the next one, so that no task is seen
+/// without a parent that is alive.
+pub(crate) fn scan(table: &Table, from: Nanos, mut see: impl FnMut(&Found)) -> Vec<Found> {
     // In one piece: a vector that grows to a million tasks maps and unmaps its memory
     // over and over, and the kernel makes the host's own allocations wait for that.
     let mut found = Vec::with_capacity(table.claimed());
-    for (index, _) in table.slots() {
-        let task = look(table, index).filter(|task| task.spawned_at <= from);
-        found.extend(task);
+    for task in tasks(table, from) {
+        see(&task);
+        found.push(task);
     }
     found
+}
+
+/// The tasks spawned up to `from`, each copied when it is asked for.
+pub(crate) fn tasks(table: &Table, from: Nanos) -> impl Iterator<Item = Found> + '_ {
+    let mut now = from;
+    table.slots().filter_map(move |(index, slot)| {
+        if index.is_multiple_of(BATCH) {
+            now = table.clock.now();
+        }
+        look_at(table, index, slot, from, &mut now)
+    })
 }
 
 /// The task in one slot, unless it is presumed ended.
@@ -127,19 +142,33 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
         index,
         generation: 0,
     });
+    look_at(table, index, slot, Nanos::MAX, &mut table.clock.now())
+}
+
+/// The task in a slot, if it was spawned up to `from`. `now` is read anew where something in
+/// the copy would lie ahead of it.
+#[inline]
+fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos) -> Option<Found> {
     let task = copy(slot, |id, generation, record| {
+        if record.spawned_at > from || slot.traits() & traits::PRESUMED != 0 {
+            return None;
+        }
         let turn = slot.turn.read();
-        Found {
+        let wakes = slot.wakes.read();
+        let woken_at = slot.wakes.woken_at();
+        if turn.since.max(woken_at.unwrap_or(0)) > *now {
+            *now = table.clock.now();
+        }
+        Some(Found {
             key: Key { index, generation },
             id,
             traits: slot.traits(),
             site: slot.site(),
             runtime: slot.runtime(),
             turn,
-            wakes: slot.wakes.read(),
-            woken_at: slot.wakes.woken_at(),
-            // Read after the turn, so that nothing in it lies ahead.
-            now: table.clock.now(),
+            wakes,
+            woken_at,
+            now: *now,
             spawned_at: record.spawned_at,
             root: record.root,
             lineage: record.lineage,
@@ -147,7 +176,7 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
             parent: record.parent.clone(),
             spans: record.spans.clone(),
             own: record.own.clone(),
-        }
+        })
     });
-    task.filter(|task| !task.is(traits::PRESUMED))
+    task.flatten()
 }
