@@ -4,11 +4,10 @@
 //! grows with the tasks. It settles nothing and goes by fates alone; for the rest ask
 //! for a snapshot.
 
+use super::judge::{HomeTurns, finding, finished_turns};
 use super::scan::{self, Found};
-use super::{finding, finished_turns};
 use crate::orphan::{self, Finding};
 use crate::table::{ENDING, Table, traits};
-use crate::task::TaskId;
 use std::collections::{HashMap, HashSet};
 
 /// What is alive at one spawn site.
@@ -69,7 +68,7 @@ pub(crate) fn census(
 }
 
 /// The turns of each task in which user spans were made.
-fn hosts(table: &Table) -> HashMap<TaskId, u64> {
+fn hosts(table: &Table) -> HomeTurns {
     (table.slots())
         .filter(|(_, slot)| slot.traits() & traits::HOSTS_SPANS != 0)
         .filter_map(|(index, _)| scan::look(table, index))

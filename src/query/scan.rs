@@ -2,9 +2,10 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading, copy, traits,
+    FRESH, Fate, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading, copy,
+    traits,
 };
-use crate::task::{Kind, SiteKey, Spans, State};
+use crate::task::{Kind, SiteKey, Spans, State, TaskId};
 use std::sync::Arc;
 
 /// One task as it was found. Its times are at `now`.
@@ -17,12 +18,17 @@ pub(crate) struct Found {
     pub(crate) runtime: u32,
     pub(crate) now: Nanos,
     pub(crate) turn: Reading,
-    pub(crate) wakes: WakeReading,
-    pub(crate) woken_at: Option<Nanos>,
+    pub(crate) wakes: u64,
+    pub(crate) self_wakes: u64,
+    /// Zero where it isn't woken.
+    woken_at: Nanos,
+    pub(crate) wakers: u32,
     pub(crate) spawned_at: Nanos,
     pub(crate) root: u64,
     pub(crate) lineage: u32,
     pub(crate) size: u32,
+    /// Tasks that are in the table, or were.
+    pub(crate) has_children: bool,
     pub(crate) parent: ParentTask,
     pub(crate) spans: Option<Arc<Spans>>,
     pub(crate) own: Option<Box<SiteKey>>,
@@ -39,6 +45,27 @@ impl Found {
 
     pub(crate) fn knows_wakes(&self) -> bool {
         self.is(traits::KNOWS_WAKES)
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken_at != 0
+    }
+
+    /// The task that was being polled where it was spawned.
+    pub(crate) fn parent_id(&self) -> Option<TaskId> {
+        match &self.parent {
+            ParentTask::None => None,
+            ParentTask::Unknown(id) => Some(*id),
+            ParentTask::Known(fate) => Some(fate.id),
+        }
+    }
+
+    /// What becomes of that task, if it was seen.
+    pub(crate) fn parent_fate(&self) -> Option<&Fate> {
+        match &self.parent {
+            ParentTask::Known(fate) => Some(fate),
+            ParentTask::None | ParentTask::Unknown(_) => None,
+        }
     }
 
     /// Whether its end is told for certain, whatever holds its span.
@@ -59,7 +86,7 @@ impl Found {
         match self.turn.phase {
             FRESH => Some(State::Scheduled),
             RUNNING => Some(State::Running),
-            PARKED if self.knows_wakes() => Some(if self.wakes.woken {
+            PARKED if self.knows_wakes() => Some(if self.is_woken() {
                 State::Scheduled
             } else {
                 State::Idle
@@ -101,7 +128,7 @@ impl Found {
     pub(crate) fn scheduled_now(&self) -> u64 {
         let since = match self.turn.phase {
             FRESH => Some(self.turn.since),
-            PARKED if self.wakes.woken => Some(self.woken_at.unwrap_or(0).max(self.turn.since)),
+            PARKED if self.is_woken() => Some(self.woken_at.max(self.turn.since)),
             _ => None,
         };
         since.map_or(0, |since| self.now.saturating_sub(since))
@@ -155,8 +182,8 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
         }
         let turn = slot.turn.read();
         let wakes = slot.wakes.read();
-        let woken_at = slot.wakes.woken_at();
-        if turn.since.max(woken_at.unwrap_or(0)) > *now {
+        let woken_at = woken_at(slot, &wakes);
+        if turn.since.max(woken_at) > *now {
             *now = table.clock.now();
         }
         Some(Found {
@@ -166,17 +193,30 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
             site: slot.site(),
             runtime: slot.runtime(),
             turn,
-            wakes,
+            wakes: wakes.wakes,
+            self_wakes: wakes.self_wakes,
             woken_at,
+            // The balance has 31 bits.
+            wakers: wakes.wakers as u32,
             now: *now,
             spawned_at: record.spawned_at,
             root: record.root,
             lineage: record.lineage,
             size: record.size,
+            has_children: record.fate.is_some(),
             parent: record.parent.clone(),
             spans: record.spans.clone(),
             own: record.own.clone(),
         })
     });
     task.flatten()
+}
+
+/// When the pending wake was seen, zero if there is none.
+fn woken_at(slot: &Slot, wakes: &WakeReading) -> Nanos {
+    if !wakes.woken {
+        return 0;
+    }
+    // Whoever wakes may have flagged it and not yet noted the time.
+    slot.wakes.woken_at().unwrap_or(1)
 }

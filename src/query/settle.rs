@@ -195,7 +195,7 @@ fn is_suspect(task: &Found) -> bool {
 
 /// Whether nobody could wake it.
 fn is_silent(suspect: &Found) -> bool {
-    !suspect.wakes.woken && suspect.wakes.wakers == 0
+    !suspect.is_woken() && suspect.wakers == 0
 }
 
 impl Look {
