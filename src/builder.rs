@@ -17,7 +17,7 @@ use std::time::Duration;
 use tracing_core::{LevelFilter, Subscriber};
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Layer as _, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 /// Builds a layer and the handle to ask it by. Nothing is checked before
@@ -281,7 +281,7 @@ impl Builder {
             #[cfg(feature = "otlp")]
             exporter,
         };
-        Ok((capture.with_filter(filter), tasks))
+        Ok((Layer::new(capture, filter), tasks))
     }
 
     /// Builds the layer and installs it as [`init`](crate::init) does.

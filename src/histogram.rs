@@ -8,7 +8,7 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 
 /// Upper bounds of a task's lifetime, in nanoseconds: 100 µs to 6 h.
-pub(crate) const LIFETIME: [u64; 19] = [
+pub(crate) const LIFETIME: Bounds = Bounds::new(&[
     100 * US,
     MS,
     5 * MS,
@@ -28,10 +28,10 @@ pub(crate) const LIFETIME: [u64; 19] = [
     900 * S,
     3_600 * S,
     21_600 * S,
-];
+]);
 
 /// Upper bounds of a poll's duration, in nanoseconds: 1 µs to 5 s.
-pub(crate) const POLL: [u64; 14] = [
+pub(crate) const POLL: Bounds = Bounds::new(&[
     US,
     5 * US,
     10 * US,
@@ -46,10 +46,10 @@ pub(crate) const POLL: [u64; 14] = [
     500 * MS,
     S,
     5 * S,
-];
+]);
 
 /// Upper bounds of the delay from wake to poll, in nanoseconds: 1 µs to 1 s.
-pub(crate) const SCHEDULE: [u64; 13] = [
+pub(crate) const SCHEDULE: Bounds = Bounds::new(&[
     US,
     5 * US,
     10 * US,
@@ -63,12 +63,52 @@ pub(crate) const SCHEDULE: [u64; 13] = [
     100 * MS,
     500 * MS,
     S,
-];
+]);
 
-/// The bucket of a value: the first whose upper bound is not below it, as in
-/// OpenTelemetry's explicit-bucket histogram and Prometheus' `le`.
-pub(crate) fn bucket(bounds: &[u64], value: u64) -> usize {
-    bounds.partition_point(|&bound| bound < value)
+/// The upper bounds of a histogram's buckets, and a short way to a value's own.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    upper: &'static [u64],
+    /// How many of them lie below the values of so many binary digits.
+    below: [u8; 65],
+}
+
+impl Bounds {
+    /// The bounds must ascend, each at least twice the one before: then no two have the
+    /// same number of binary digits, unless there is a power of two between them.
+    const fn new(upper: &'static [u64]) -> Self {
+        let mut below = [0; 65];
+        let mut digits = 1;
+        while digits <= 64 {
+            let least = 1_u64 << (digits - 1);
+            let mut at = 0;
+            while at < upper.len() && upper[at] < least {
+                at += 1;
+            }
+            below[digits] = at as u8;
+            digits += 1;
+        }
+        let mut at = 1;
+        while at < upper.len() {
+            assert!(upper[at] >= 2 * upper[at - 1], "two bounds are too close");
+            at += 1;
+        }
+        Self { upper, below }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.upper.len()
+    }
+
+    /// The bucket of a value: the first whose upper bound is not below it, as in
+    /// OpenTelemetry's explicit-bucket histogram and Prometheus' `le`.
+    #[inline]
+    pub(crate) fn bucket(&self, value: u64) -> usize {
+        let digits = u64::BITS - value.leading_zeros();
+        let at = usize::from(self.below[digits as usize]);
+        // One bound at most lies among the values of so many digits.
+        at + usize::from(self.upper.get(at).is_some_and(|&bound| bound < value))
+    }
 }
 
 /// Counters of one histogram that a single thread writes and any thread reads.
@@ -90,15 +130,15 @@ impl<const N: usize> Cells<N> {
     /// Counts a value. The caller is this histogram's only writer, so a load and
     /// a store suffice where a read-modify-write would cost.
     #[inline]
-    pub(crate) fn record(&self, bounds: &'static [u64], value: u64) {
+    pub(crate) fn record(&self, bounds: &'static Bounds, value: u64) {
         debug_assert_eq!(bounds.len() + 1, N);
-        add(&self.counts[bucket(bounds, value)], 1);
+        add(&self.counts[bounds.bucket(value)], 1);
         add(&self.sum, value);
     }
 
     /// Takes a value back.
-    pub(crate) fn take_back(&self, bounds: &'static [u64], value: u64) {
-        add(&self.counts[bucket(bounds, value)], 1_u64.wrapping_neg());
+    pub(crate) fn take_back(&self, bounds: &'static Bounds, value: u64) {
+        add(&self.counts[bounds.bucket(value)], 1_u64.wrapping_neg());
         add(&self.sum, value.wrapping_neg());
     }
 
@@ -133,13 +173,13 @@ pub(crate) fn add(cell: &AtomicU64, by: u64) {
 /// know it. Nothing is sampled: the buckets' sum is the number of all values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    bounds: &'static [u64],
+    bounds: &'static Bounds,
     counts: Vec<u64>,
     sum: u64,
 }
 
 impl Histogram {
-    pub(crate) fn new(bounds: &'static [u64]) -> Self {
+    pub(crate) fn new(bounds: &'static Bounds) -> Self {
         Self {
             bounds,
             counts: vec![0; bounds.len() + 1],
@@ -149,11 +189,11 @@ impl Histogram {
 
     #[cfg(feature = "otlp")]
     pub(crate) fn bounds(&self) -> &'static [u64] {
-        self.bounds
+        self.bounds.upper
     }
 
     pub(crate) fn record(&mut self, value: u64) {
-        self.counts[bucket(self.bounds, value)] += 1;
+        self.counts[self.bounds.bucket(value)] += 1;
         self.sum = self.sum.wrapping_add(value);
     }
 
@@ -172,10 +212,12 @@ impl Histogram {
     pub fn buckets(
         &self,
     ) -> impl DoubleEndedIterator<Item = (Option<Duration>, u64)> + ExactSizeIterator + '_ {
-        self.counts
-            .iter()
-            .enumerate()
-            .map(|(i, &count)| (self.bounds.get(i).copied().map(Duration::from_nanos), count))
+        self.counts.iter().enumerate().map(|(i, &count)| {
+            (
+                self.bounds.upper.get(i).copied().map(Duration::from_nanos),
+                count,
+            )
+        })
     }
 
     /// The upper bound of the bucket in which the quantile `q` (0 to 1) lies:
@@ -219,6 +261,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_is_the_right_one(shift in 0_u32..64, offset in -2_i64..3) {
+            for bounds in [&LIFETIME, &POLL, &SCHEDULE] {
+                let around = bounds.upper.iter().copied().chain([1 << shift]);
+                for value in around.map(|value| value.saturating_add_signed(offset)) {
+                    let long = bounds.upper.partition_point(|&bound| bound < value);
+                    prop_assert_eq!(bounds.bucket(value), long, "{}", value);
+                }
+            }
+        }
+
         #[test]
         fn nothing_is_lost(values in prop::collection::vec(any::<u32>(), 0..200)) {
             let cells = Cells::<15>::new();

@@ -112,7 +112,7 @@ mod worker;
 #[cfg(not(straggler_loom))]
 pub use builder::{Builder, init};
 #[cfg(not(straggler_loom))]
-pub use capture::{Capture, CaptureFilter, TaskBuilder, daemon, spawn, spawn_local, task};
+pub use capture::{Layer, TaskBuilder, daemon, spawn, spawn_local, task};
 pub use clock::ManualClock;
 pub use config::Source;
 pub use daemons::DEFAULT_DAEMONS;
@@ -148,12 +148,6 @@ pub use tasks::{Guard, Tasks};
 pub mod otlp {
     pub use crate::export::{Compression, MetricExporter, Otlp, Protocol};
 }
-
-/// The layer that [`Builder::build`] gives: straggler's eyes behind a filter of their own.
-///
-/// Add it to any subscriber that is built on a `Registry`, before or after other layers.
-#[cfg(not(straggler_loom))]
-pub type Layer<S> = tracing_subscriber::filter::Filtered<Capture, CaptureFilter, S>;
 
 #[cfg(all(doctest, not(straggler_loom)))]
 #[doc = include_str!("../README.md")]

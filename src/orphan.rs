@@ -17,7 +17,7 @@
 //! just been told of the task's end.
 
 use crate::clock::Nanos;
-use crate::table::{Fate, ParentTask, SpanFate};
+use crate::table::{Fate, ParentRef, ParentTask, SpanFate};
 use crate::task::{Cause, Certainty, Kind};
 
 /// How long an end that is not confirmed must have stood to count, whatever the grace. A
@@ -55,9 +55,9 @@ pub(crate) struct Finding {
 
 /// What a parent's fate says of its end, where no copy of the parent is at hand.
 pub(crate) fn gone(parent: &ParentTask) -> Gone {
-    match parent {
-        ParentTask::Known(fate) if fate.ended_at().is_some() => Gone::Ended,
-        ParentTask::Known(fate) if fate.ending_since().is_some() => Gone::Ending,
+    match parent.as_ref() {
+        ParentRef::Known(fate) if fate.ended_at().is_some() => Gone::Ended,
+        ParentRef::Known(fate) if fate.ending_since().is_some() => Gone::Ending,
         _ => Gone::No,
     }
 }
@@ -81,7 +81,7 @@ pub(crate) fn judge(subject: &Subject<'_>, grace: u64, seen: Nanos) -> Option<Fi
 }
 
 fn parent_ended(subject: &Subject<'_>, seen: Nanos) -> Option<Finding> {
-    let ParentTask::Known(fate) = subject.parent else {
+    let ParentRef::Known(fate) = subject.parent.as_ref() else {
         return None;
     };
     let (since, certainty) = match subject.parent_gone {
@@ -149,7 +149,7 @@ mod tests {
     impl Default for Case {
         fn default() -> Self {
             Self {
-                parent: Some(Fate::new(TaskId::from_u64(1))),
+                parent: Some(Fate::new(TaskId::from_u64(1), 1)),
                 gone: Gone::No,
                 span: None,
                 home_turns: None,
@@ -162,8 +162,8 @@ mod tests {
     impl Case {
         fn judge(&self, grace: u64) -> Option<Finding> {
             let parent = match &self.parent {
-                Some(fate) => ParentTask::Known(Arc::clone(fate)),
-                None => ParentTask::Unknown(TaskId::from_u64(9)),
+                Some(fate) => ParentTask::known(Arc::clone(fate)),
+                None => ParentTask::unknown(TaskId::from_u64(9)),
             };
             let subject = Subject {
                 kind: self.kind,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn ended(at: Nanos) -> Arc<Fate> {
-        let fate = Fate::new(TaskId::from_u64(1));
+        let fate = Fate::new(TaskId::from_u64(1), 1);
         fate.end(at);
         fate
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_parent_whose_end_is_unconfirmed_is_likely() {
-        let parent = Fate::new(TaskId::from_u64(1));
+        let parent = Fate::new(TaskId::from_u64(1), 1);
         parent.set_ending_since(300);
         let case = Case {
             parent: Some(parent),
@@ -213,7 +213,7 @@ mod tests {
         };
         let finding = case.judge(0).expect("an orphan");
         assert_eq!(finding.certainty, Certainty::Likely);
-        let parent = Fate::new(TaskId::from_u64(1));
+        let parent = Fate::new(TaskId::from_u64(1), 1);
         parent.set_ending_since(NOW - UNCONFIRMED + 1);
         let case = Case {
             parent: Some(parent),
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_span_that_closed_is_likely_and_its_task_ended_is_certain() {
-        let home = Fate::new(TaskId::from_u64(2));
+        let home = Fate::new(TaskId::from_u64(2), 2);
         let request = span(Some(Arc::clone(&home)));
         request.close(300);
         let case = Case {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_span_is_left_only_when_its_task_went_on_without_it() {
-        let request = span(Some(Fate::new(TaskId::from_u64(2))));
+        let request = span(Some(Fate::new(TaskId::from_u64(2), 2)));
         let mut case = Case {
             span: Some(Arc::clone(&request)),
             home_turns: Some(3),

@@ -36,8 +36,8 @@ fn spawned(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
     let known = local::with(table, |local| {
         let known = table.by_task(id);
-        if let Some(key) = known {
-            table.slot(key).add_traits(traits::HOOKED);
+        if let Some((_, slot)) = known {
+            slot.add_traits(traits::HOOKED);
         }
         known.is_some() || local.last_spawn == id
     });
@@ -87,12 +87,12 @@ fn enter(table: &Arc<Table>, rules: &ParentRules, meta: &TaskMeta<'_>, id: u64) 
 
 fn poll_starts(table: &Arc<Table>, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
-    let Some(key) = table.by_task(id) else {
+    let Some((key, slot)) = table.by_task(id) else {
         return;
     };
-    if table.slot(key).traits() & traits::BY_HOOKS != 0 {
+    if slot.traits() & traits::BY_HOOKS != 0 {
         // Inside the poll `try_id` is this task.
-        local::with(table, |local| local.begin(table, key, id, 0));
+        local::with(table, |local| local.begin(table, key, slot, id, 0));
     }
 }
 
@@ -103,12 +103,12 @@ fn poll_stops(table: &Arc<Table>, meta: &TaskMeta<'_>) {
 
 fn terminated(table: &Arc<Table>, meta: &TaskMeta<'_>) {
     let id = raw_id(meta.id());
-    let key = table.by_task(id).or_else(|| {
+    let found = table.by_task(id).or_else(|| {
         table.ended_early(id);
         table.by_task(id)
     });
-    let Some(key) = key else { return };
-    let held = table.slot(key).traits();
+    let Some((key, slot)) = found else { return };
+    let held = slot.traits();
     let last = if held & traits::BY_HOOKS != 0 {
         LastTurn::Poll
     } else {

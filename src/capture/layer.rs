@@ -1,7 +1,7 @@
 //! tokio's spans and waker events as a source, and the user's spans as parents.
 
 use super::local::{self, Local, Seen};
-use super::parents::{self, ParentRules};
+use super::parents::{self, Around, ParentRules};
 use super::sight::{self, Sight};
 use super::spawn::{Sighting, Wrapped};
 use super::visit::{TaskFields, WakerFields};
@@ -10,7 +10,7 @@ use crate::config::Source;
 #[cfg(feature = "otlp")]
 use crate::export::Exporter;
 use crate::monitor::Monitor;
-use crate::table::{Place, Table, traits};
+use crate::table::{Key, Place, SpanFate, Table, traits};
 use crate::task::{Kind, Spans};
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tracing_subscriber::layer::{Context, Filter, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The layer itself, inside the filter of [`straggler::Layer`](crate::Layer).
-pub struct Capture {
+pub(crate) struct Capture {
     pub(crate) table: Arc<Table>,
     pub(crate) rules: Arc<ParentRules>,
     pub(crate) sight: Arc<Sight>,
@@ -46,7 +46,7 @@ impl fmt::Debug for Capture {
 /// may be parents, and decides so once a callsite. It is attached to this layer alone:
 /// other layers see what they saw without it.
 #[derive(Debug)]
-pub struct CaptureFilter {
+pub(crate) struct CaptureFilter {
     pub(crate) source: Source,
     pub(crate) rules: Arc<ParentRules>,
 }
@@ -121,9 +121,7 @@ where
         let span = id.into_u64();
         local::with(&self.table, |local| {
             if !local.enter_span(&self.table, span)
-                && local.host(&self.table).is_some()
-                && let Some(fate) = self.table.known_span_fate(span)
-                && local.is_home_of(&self.table, &fate)
+                && let Some((_, fate)) = self.home_and_fate(local, span)
             {
                 fate.enter();
             }
@@ -134,9 +132,7 @@ where
         let span = id.into_u64();
         local::with(&self.table, |local| {
             if !local.exit_span(&self.table, span)
-                && let Some(home) = local.host(&self.table)
-                && let Some(fate) = self.table.known_span_fate(span)
-                && local.is_home_of(&self.table, &fate)
+                && let Some((home, fate)) = self.home_and_fate(local, span)
             {
                 let turns = self.table.slot(home).turn.turns();
                 fate.leave(self.table.clock.now(), turns);
@@ -151,17 +147,15 @@ where
         let Some(op) = fields.op else { return };
         local::with(&self.table, |local| {
             let own = local.own(fields.span);
-            let Some(key) = own.or_else(|| self.table.by_span(fields.span)) else {
+            let found = match own {
+                Some(key) => Some((key, self.table.slot(key))),
+                None => self.table.by_span(fields.span),
+            };
+            let Some((key, slot)) = found else {
                 // After the end, or a task that was refused.
                 return;
             };
-            let slot = self.table.slot(key);
-            // Most events are clones and drops, which have no need of the time.
-            let now = if op.wakes() {
-                self.table.clock.now()
-            } else {
-                0
-            };
+            let now = || self.table.clock.now();
             let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
             if !applied && slot.generation() == key.generation {
                 self.table.loss.out_of_order();
@@ -169,13 +163,10 @@ where
         });
     }
 
-    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
         let span = id.into_u64();
-        if !ctx.metadata(&id).is_some_and(is_task_span) {
+        let Some((key, _)) = self.table.by_span(span) else {
             self.table.close_span(span);
-            return;
-        }
-        let Some(key) = self.table.by_span(span) else {
             return;
         };
         let closed = local::with(&self.table, |local| local.close(&self.table, key));
@@ -189,6 +180,17 @@ impl Capture {
     pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
         self.table.set_installed();
         self.sight.connect(dispatch, &self.seat);
+    }
+
+    /// The task being polled here and the fate of a user span, if the span was created in it
+    /// and tasks were spawned under it.
+    #[inline]
+    fn home_and_fate(&self, local: &Local, span: u64) -> Option<(Key, Arc<SpanFate>)> {
+        let home = local.host(&self.table)?;
+        let fate = self.table.known_span_fate(span)?;
+        let id = self.table.slot(home).id();
+        let is_home = (fate.home.as_ref()).is_some_and(|home| home.id.as_u64() == id);
+        is_home.then_some((home, fate))
     }
 
     fn task_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
@@ -208,7 +210,13 @@ impl Capture {
             });
             return;
         }
-        let around = parents::around(ctx.lookup_current(), &self.table, &self.rules);
+        let around = match ctx.current_span().metadata() {
+            Some(current) if !is_task_span(current) => {
+                parents::around(ctx.lookup_current(), &self.table, &self.rules)
+            }
+            // No user span lies between the spawner and here: the rule.
+            _ => Around::default(),
+        };
         let spans = self.rules.spans(around);
         local::with(&self.table, |local| {
             local.spawn_from_span(&self.table, attrs, id.into_u64(), spans);

@@ -8,8 +8,7 @@
 
 use super::visit::TaskFields;
 use crate::table::{
-    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, SpanFate, Spawner, Table, Tally,
-    traits,
+    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, Spawner, Table, Tally, traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -34,6 +33,8 @@ impl Drop for Locals {
 
 pub(crate) struct Local {
     table: Weak<Table>,
+    /// The table's, which nobody else has for as long as there is a `Weak`.
+    address: usize,
     pub(crate) tally: Tally,
     pub(crate) fields: TaskFields,
     pub(crate) runtime: LastRuntime,
@@ -102,18 +103,27 @@ pub(crate) fn end(table: &Arc<Table>, key: Key, last: LastTurn, outcome: Outcome
 impl Locals {
     #[inline]
     fn of(&mut self, table: &Arc<Table>) -> &mut Local {
-        let is_it = |local: &Local| std::ptr::eq(local.table.as_ptr(), Arc::as_ptr(table));
-        match self.0.iter().position(is_it) {
+        let address = Arc::as_ptr(table).addr();
+        if (self.0.first()).is_some_and(|local| local.address == address) {
+            return &mut self.0[0];
+        }
+        self.find(table)
+    }
+
+    #[cold]
+    fn find(&mut self, table: &Arc<Table>) -> &mut Local {
+        let address = Arc::as_ptr(table).addr();
+        match self.0.iter().position(|local| local.address == address) {
             Some(at) => &mut self.0[at],
             None => self.add(table),
         }
     }
 
-    #[cold]
     fn add(&mut self, table: &Arc<Table>) -> &mut Local {
         self.0.retain(|local| local.table.strong_count() > 0);
         self.0.push(Local {
             table: Arc::downgrade(table),
+            address: Arc::as_ptr(table).addr(),
             tally: table.tallies.join(),
             fields: TaskFields::default(),
             runtime: LastRuntime::default(),
@@ -177,15 +187,6 @@ impl Local {
         table.spawn(&mut self.tally, new, table.clock.now())
     }
 
-    /// Whether the task being polled here created that span.
-    pub(crate) fn is_home_of(&mut self, table: &Table, fate: &SpanFate) -> bool {
-        let Some(top) = self.top(raw_current()) else {
-            return false;
-        };
-        let id = table.slot(top.key).id();
-        (fate.home.as_ref()).is_some_and(|home| home.id.as_u64() == id)
-    }
-
     /// Says so where a task runs here that no hook announced, on a runtime without them.
     pub(crate) fn note_unseen(&mut self, table: &Table) {
         let unseen = matches!(self.spawner(table), Spawner::Unknown(_));
@@ -214,28 +215,23 @@ impl Local {
             return Spawner::Task(frame.key);
         }
         match table.by_task(current) {
-            Some(key) => Spawner::Task(key),
+            Some((key, _)) => Spawner::Task(key),
             None => Spawner::Unknown(current),
         }
     }
 
-    /// The frame of the task that is being polled here, if it has one.
-    #[inline]
-    fn top(&mut self, current: u64) -> Option<&mut Frame> {
-        (self.frames.last_mut()).filter(|frame| frame.current == current)
-    }
-
     /// The task being polled here, if it created user spans under which tasks live.
     #[inline]
-    pub(crate) fn host(&mut self, table: &Table) -> Option<Key> {
-        let key = self.top(raw_current())?.key;
-        (table.slot(key).traits() & traits::HOSTS_SPANS != 0).then_some(key)
+    pub(crate) fn host(&self, table: &Table) -> Option<Key> {
+        let top = self.frames.last()?;
+        let hosts = table.slot(top.key).traits() & traits::HOSTS_SPANS != 0;
+        (hosts && top.current == raw_current()).then_some(top.key)
     }
 
-    /// Whether the task whose span this is is being polled here.
+    /// The task whose span this is, if its turn is the innermost on this thread.
     #[inline]
-    pub(crate) fn own(&mut self, span: u64) -> Option<Key> {
-        let top = self.top(raw_current())?;
+    pub(crate) fn own(&self, span: u64) -> Option<Key> {
+        let top = self.frames.last()?;
         (top.span == span).then_some(top.key)
     }
 
@@ -243,33 +239,32 @@ impl Local {
     /// be a user's.
     #[inline]
     pub(crate) fn enter_span(&mut self, table: &Table, span: u64) -> bool {
+        if let Some(top) = self.frames.last_mut()
+            && top.span == span
+        {
+            top.depth += 1;
+            return true;
+        }
         let current = raw_current();
-        let in_task = match self.top(current) {
-            Some(top) if top.span == span => {
-                top.depth += 1;
-                return true;
-            }
-            other => other.is_some(),
-        };
         if let Some(block_on) = self.block_ons.last()
             && block_on.span == span
         {
             if block_on.current == current {
                 let key = block_on.key;
-                self.begin(table, key, current, span);
+                self.begin(table, key, table.slot(key), current, span);
             }
             return true;
         }
+        let in_task = (self.frames.last()).is_some_and(|top| top.current == current);
         if in_task || current == 0 {
             return false;
         }
         // The first enter since tokio turned to this task.
-        let Some(key) = table.by_span(span) else {
+        let Some((key, slot)) = table.by_span(span) else {
             return false;
         };
-        let slot = table.slot(key);
         if slot.id() == current && slot.traits() & traits::BY_WRAPPER == 0 {
-            self.begin(table, key, current, span);
+            self.begin(table, key, slot, current, span);
         }
         true
     }
@@ -277,8 +272,7 @@ impl Local {
     /// A span was left. True and false as for [`enter_span`](Self::enter_span).
     #[inline]
     pub(crate) fn exit_span(&mut self, table: &Table, span: u64) -> bool {
-        let current = raw_current();
-        match self.top(current) {
+        match self.frames.last_mut() {
             Some(top) if top.span == span => {
                 top.depth -= 1;
                 if top.depth == 0 {
@@ -292,8 +286,7 @@ impl Local {
 
     /// Begins a turn.
     #[inline]
-    pub(crate) fn begin(&mut self, table: &Table, key: Key, current: u64, span: u64) {
-        let slot = table.slot(key);
+    pub(crate) fn begin(&mut self, table: &Table, key: Key, slot: &Slot, current: u64, span: u64) {
         if slot.generation() != key.generation {
             return;
         }
@@ -418,8 +411,10 @@ impl Local {
             Some((last, Apart(true))) if last == key => Outcome::Aborted,
             _ => Outcome::Unknown,
         };
-        let now = table.clock.now();
+        // The future was dropped in the last turn, however long its span was held.
+        let dropped = slot.turn.read().ended();
+        let at = dropped.unwrap_or_else(|| table.clock.now());
         let tally = Some(&mut self.tally);
-        table.end(tally, key, now, LastTurn::Drop, outcome);
+        table.end(tally, key, at, LastTurn::Drop, outcome);
     }
 }

@@ -15,6 +15,7 @@ mod local;
 mod parents;
 mod sight;
 mod spawn;
+mod unfiltered;
 mod visit;
 
 pub(crate) use behind::{connect, is_in};
@@ -22,10 +23,11 @@ pub(crate) use behind::{connect, is_in};
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
 pub(crate) use hooks::hook;
-pub use layer::{Capture, CaptureFilter};
+pub(crate) use layer::{Capture, CaptureFilter};
 pub(crate) use parents::{ParentRules, around_current};
 pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
+pub use unfiltered::Layer;
 
 /// How a `runtime.spawn` span is told from the others.
 pub(crate) fn is_task_span(metadata: &tracing_core::Metadata<'_>) -> bool {

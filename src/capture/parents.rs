@@ -116,7 +116,9 @@ where
     };
     let id = outermost.id().into_u64();
     let fate = table.known_span_fate(id).unwrap_or_else(|| {
-        let home = home_span.and_then(|span| table.by_span(span));
+        let home = home_span
+            .and_then(|span| table.by_span(span))
+            .map(|(key, _)| key);
         span_fate(table, id, outermost.metadata(), home)
     });
     Around {
@@ -170,7 +172,7 @@ fn span_fate(
 ) -> Arc<SpanFate> {
     let fate = home.and_then(|key| {
         let slot = table.slot(key);
-        let fate = slot.with_record(key.generation, |record| record.fate())?;
+        let fate = slot.with_record(key.generation, |record| slot.fate(record))?;
         // From now on the enters and exits of this task's user spans matter.
         slot.add_traits(traits::HOSTS_SPANS);
         Some(fate)

@@ -412,8 +412,10 @@ impl Life {
         }
         if let (Some(shared), Some(key)) = (&self.shared, self.key) {
             let table = &shared.table;
-            let span = table.slot(key).span();
-            local::with(table, |local| local.begin(table, key, current, span));
+            let slot = table.slot(key);
+            local::with(table, |local| {
+                local.begin(table, key, slot, current, slot.span());
+            });
         }
         InTurn {
             life: self,

@@ -4,7 +4,7 @@ use super::{attributes, catalog};
 use crate::clock::Nanos;
 use crate::orphan::Finding;
 use crate::query::Found;
-use crate::table::{Departed, LineageTree, Outcome, ParentTask, Site, Table, traits};
+use crate::table::{Departed, LineageTree, Outcome, ParentRef, ParentTask, Site, Table, traits};
 use crate::task::{Kind, SiteKey, Spans};
 use opentelemetry::trace::{Event, Link, SpanContext};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
@@ -63,13 +63,13 @@ impl<'a> Subject<'a> {
         let record = &departed.record;
         let kind = traits::kind(departed.traits);
         Self {
-            id: record.id,
+            id: departed.id,
             place: place(record.own.as_deref(), departed.site, kind, sites),
             parent: &record.parent,
             spans: record.spans.as_deref(),
-            root: record.root,
+            root: record.root(departed.id),
             lineage: lineage(record.lineage, sites, lineages),
-            spawned_at: record.spawned_at,
+            spawned_at: record.spawned_at(),
             size: record.size.checked_sub(1),
         }
     }
@@ -90,10 +90,10 @@ impl<'a> Subject<'a> {
         attributes.extend(attributes::why(finding.cause, finding.certainty));
         attributes.push(id("tokio.task.id", self.id));
         attributes.push(id("tokio.task.root.id", self.root));
-        let parent = match self.parent {
-            ParentTask::None => None,
-            ParentTask::Unknown(parent) => Some(parent.as_u64()),
-            ParentTask::Known(fate) => Some(fate.id.as_u64()),
+        let parent = match self.parent.as_ref() {
+            ParentRef::None => None,
+            ParentRef::Unknown(parent) => Some(parent.as_u64()),
+            ParentRef::Known(fate) => Some(fate.id.as_u64()),
         };
         attributes.extend(parent.map(|parent| id("tokio.task.parent.id", parent)));
         let span = self.spans.and_then(|spans| spans.outermost.as_ref());

@@ -159,7 +159,7 @@ impl Keeper {
 
     /// A task that may have been an orphan ended.
     fn departed(&mut self, table: &Table, departed: &Departed) {
-        let marked = self.marked.remove(&departed.record.id);
+        let marked = self.marked.remove(&departed.id);
         if let Some(marked) = &marked {
             self.forget(marked.site);
         }
@@ -347,7 +347,7 @@ fn judge(table: &Table, departed: &Departed) -> Option<Finding> {
     let subject = orphan::Subject {
         kind: traits::kind(departed.traits),
         daemon: departed.traits & traits::DAEMON != 0,
-        spawned_at: record.spawned_at,
+        spawned_at: record.spawned_at(),
         parent: &record.parent,
         parent_gone: orphan::gone(&record.parent),
         span: spans.and_then(|spans| spans.outermost.as_deref()),

@@ -55,7 +55,7 @@ impl Judge {
             live_parents: HashSet::default(),
         };
         for task in live {
-            if task.has_children {
+            if task.is(traits::HAS_FATE) {
                 judge.live_parents.insert(TaskId::from_u64(task.id));
             }
             if task.is(traits::HOSTS_SPANS) {

@@ -2,8 +2,8 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Fate, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading, copy,
-    traits,
+    FRESH, Fate, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Reading, Slot, Table,
+    WakeReading, copy, traits,
 };
 use crate::task::{Kind, SiteKey, Spans, State, TaskId};
 use std::sync::Arc;
@@ -27,8 +27,6 @@ pub(crate) struct Found {
     pub(crate) root: u64,
     pub(crate) lineage: u32,
     pub(crate) size: u32,
-    /// Tasks that are in the table, or were.
-    pub(crate) has_children: bool,
     pub(crate) parent: ParentTask,
     pub(crate) spans: Option<Arc<Spans>>,
     pub(crate) own: Option<Box<SiteKey>>,
@@ -53,18 +51,18 @@ impl Found {
 
     /// The task that was being polled where it was spawned.
     pub(crate) fn parent_id(&self) -> Option<TaskId> {
-        match &self.parent {
-            ParentTask::None => None,
-            ParentTask::Unknown(id) => Some(*id),
-            ParentTask::Known(fate) => Some(fate.id),
+        match self.parent.as_ref() {
+            ParentRef::None => None,
+            ParentRef::Unknown(id) => Some(id),
+            ParentRef::Known(fate) => Some(fate.id),
         }
     }
 
     /// What becomes of that task, if it was seen.
     pub(crate) fn parent_fate(&self) -> Option<&Fate> {
-        match &self.parent {
-            ParentTask::Known(fate) => Some(fate),
-            ParentTask::None | ParentTask::Unknown(_) => None,
+        match self.parent.as_ref() {
+            ParentRef::Known(fate) => Some(fate),
+            ParentRef::None | ParentRef::Unknown(_) => None,
         }
     }
 
@@ -177,7 +175,7 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
 #[inline]
 fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos) -> Option<Found> {
     let task = copy(slot, |id, generation, record| {
-        if record.spawned_at > from || slot.traits() & traits::PRESUMED != 0 {
+        if record.spawned_at() > from || slot.traits() & traits::PRESUMED != 0 {
             return None;
         }
         let turn = slot.turn.read();
@@ -196,14 +194,13 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
             wakes: wakes.wakes,
             self_wakes: wakes.self_wakes,
             woken_at,
-            // The balance has 31 bits.
+            // The balance has fewer bits.
             wakers: wakes.wakers as u32,
             now: *now,
-            spawned_at: record.spawned_at,
-            root: record.root,
+            spawned_at: record.spawned_at(),
+            root: record.root(id),
             lineage: record.lineage,
             size: record.size,
-            has_children: record.fate.is_some(),
             parent: record.parent.clone(),
             spans: record.spans.clone(),
             own: record.own.clone(),

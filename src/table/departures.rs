@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Departed {
     /// Its slot, which it still has if its end was inferred.
     pub(crate) key: Key,
+    pub(crate) id: u64,
     pub(crate) site: u32,
     pub(crate) traits: u32,
     pub(crate) record: Record,

@@ -14,17 +14,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Fate {
     pub(crate) id: TaskId,
+    /// Its outermost known ancestor.
+    pub(crate) root: u64,
     ended_at: AtomicU64,
     ending_since: AtomicU64,
 }
 
+/// The root of a task that is not in the table, and of which nothing will be told.
+const UNSEEN: u64 = 0;
+
 impl Fate {
-    pub(crate) fn new(id: TaskId) -> Arc<Self> {
+    pub(crate) fn new(id: TaskId, root: u64) -> Arc<Self> {
         Arc::new(Self {
             id,
+            root,
             ended_at: AtomicU64::new(0),
             ending_since: AtomicU64::new(0),
         })
+    }
+
+    pub(crate) fn unseen(id: TaskId) -> Arc<Self> {
+        Self::new(id, UNSEEN)
+    }
+
+    pub(crate) fn is_seen(&self) -> bool {
+        self.root != UNSEEN
     }
 
     pub(crate) fn end(&self, at: Nanos) {

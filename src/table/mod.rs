@@ -9,6 +9,7 @@ mod departures;
 #[cfg(feature = "otlp")]
 mod exemplars;
 mod fate;
+mod index;
 mod lineages;
 mod record;
 mod runtimes;
@@ -28,8 +29,9 @@ pub(crate) use departures::Departed;
 pub(crate) use exemplars::Exemplar;
 pub(crate) use fate::{Fate, SpanFate};
 pub(crate) use lineages::{LineageTree, TOP};
-pub(crate) use record::{ParentTask, Record, traits};
+pub(crate) use record::{ParentRef, ParentTask, Record, traits};
 pub(crate) use runtimes::LastRuntime;
+use sites::Met;
 pub(crate) use sites::{OVERFLOW, Place, Site};
 pub(crate) use slab::{Key, Slot, copy};
 pub(crate) use strangers::Since;
@@ -37,22 +39,21 @@ pub(crate) use tallies::{Outcome, Tally, Totals};
 pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
 pub(crate) use wakes::{WakeReading, WakerOp};
 
+use index::{Index, Numbers};
+
 use crate::clock::{Clock, ManualClock, Nanos};
 use crate::config::Config;
 use crate::daemons::Daemons;
 #[cfg(feature = "otlp")]
 use crate::loss::Delivery;
 use crate::loss::{Counters, Loss};
-use crate::task::{Kind, Spans, TaskId};
+use crate::task::{Kind, Location, Spans, TaskId};
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use std::sync::Arc;
 #[cfg(tokio_unstable)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// Small shards: one that grows is copied in microseconds, and rarely met by two.
-const SHARDS: usize = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -70,8 +71,8 @@ pub(crate) struct Table {
     slab: slab::Slab,
     sites: sites::Sites,
     lineages: lineages::Lineages,
-    by_span: DashMap<u64, Key, FixedState>,
-    by_task: DashMap<u64, Key, FixedState>,
+    by_span: Index,
+    by_task: Index,
     /// User spans under which tasks were spawned, while they are open.
     spans: DashMap<u64, Arc<SpanFate>, FixedState>,
     open_spans: AtomicUsize,
@@ -116,7 +117,6 @@ pub(crate) enum LastTurn {
 
 impl Table {
     pub(crate) fn new(config: Config, daemons: Daemons, clock: Option<ManualClock>) -> Self {
-        let map = || DashMap::with_hasher_and_shard_amount(FixedState::default(), SHARDS);
         Self {
             clock: Clock::new(clock),
             loss: Counters::default(),
@@ -132,8 +132,8 @@ impl Table {
             sites: sites::Sites::new(config.max_spawn_sites),
             // Each site has a handful of ancestries in a real program.
             lineages: lineages::Lineages::new(config.max_spawn_sites.saturating_mul(4)),
-            by_span: map(),
-            by_task: map(),
+            by_span: Index::new(Numbers::Spans, config.max_live_tasks),
+            by_task: Index::new(Numbers::Sequence, config.max_live_tasks),
             spans: DashMap::with_hasher(FixedState::default()),
             open_spans: AtomicUsize::new(0),
             installed: AtomicBool::new(false),
@@ -154,7 +154,17 @@ impl Table {
 
     #[inline]
     pub(crate) fn slot(&self, key: Key) -> &Slot {
-        self.slab.slot(key.index)
+        self.slot_at(key.index)
+    }
+
+    #[inline]
+    fn slot_at(&self, index: u32) -> &Slot {
+        self.slab.slot(index)
+    }
+
+    /// Whether a task is to be found by its id: spans lead to all others.
+    fn has_id_noted(&self, traits: u32) -> bool {
+        self.config.source.hooks() || traits & traits::BY_WRAPPER != 0
     }
 
     /// About how many tasks are live.
@@ -181,13 +191,15 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn by_span(&self, span: u64) -> Option<Key> {
-        self.by_span.get(&span).map(|key| *key)
+    pub(crate) fn by_span(&self, span: u64) -> Option<(Key, &Slot)> {
+        let has = |slot: &Slot| slot.span() == span;
+        (self.by_span).find(span, |index| self.slot_at(index).key(index, has))
     }
 
     #[inline]
-    pub(crate) fn by_task(&self, id: u64) -> Option<Key> {
-        self.by_task.get(&id).map(|key| *key)
+    pub(crate) fn by_task(&self, id: u64) -> Option<(Key, &Slot)> {
+        let has = |slot: &Slot| slot.id() == id;
+        (self.by_task).find(id, |index| self.slot_at(index).key(index, has))
     }
 
     pub(crate) fn sites(&self) -> Vec<Arc<Site>> {
@@ -218,25 +230,22 @@ impl Table {
             self.loss.refused();
             return None;
         };
-        let (site, is_daemon) = (self.sites).find(&new.place, &self.clock, |location| {
-            self.daemons.is_daemon(location.file())
-        });
-        let mut record = Record::new(now, new.id);
+        let mut record = Record::new(now);
         let mut above = TOP;
         match new.spawner {
             Spawner::None => {}
-            Spawner::Unknown(id) => record.parent = ParentTask::Unknown(TaskId::from_u64(id)),
+            Spawner::Unknown(id) => record.parent = ParentTask::unknown(TaskId::from_u64(id)),
             Spawner::Task(key) => {
-                let found = (self.slot(key)).with_record(key.generation, |parent| {
+                let spawner = self.slot(key);
+                let found = spawner.with_record(key.generation, |parent| {
                     above = parent.lineage;
-                    record.root = parent.root;
-                    parent.fate()
+                    spawner.fate(parent)
                 });
                 // A spawner that is not there any more can't be the one that spawns now.
-                record.parent = found.map_or(ParentTask::None, ParentTask::Known);
+                record.parent = found.map_or(ParentTask::NONE, ParentTask::known);
             }
         }
-        record.lineage = self.lineages.child(above, site);
+        let (site, is_daemon) = self.site(tally, &new.place, above, &mut record);
         record.size = (new.size)
             .and_then(|size| u32::try_from(size.saturating_add(1)).ok())
             .unwrap_or(0);
@@ -253,12 +262,39 @@ impl Table {
         tally.site(&self.tallies, site).spawned();
         slot.publish(new.id, new.span, site, traits, record);
         if new.span != 0 {
-            self.by_span.insert(new.span, key);
+            self.by_span.insert(new.span, key.index);
         }
-        if self.config.source.hooks() || traits & traits::BY_WRAPPER != 0 {
-            self.by_task.insert(new.id, key);
+        if self.has_id_noted(traits) {
+            self.by_task.insert(new.id, key.index);
         }
         Some(key)
+    }
+
+    /// The site of a place, and whether tasks from there are daemons; notes the lineage.
+    #[inline]
+    fn site(
+        &self,
+        tally: &mut Tally,
+        place: &Place<'_>,
+        above: u32,
+        record: &mut Record,
+    ) -> (u32, bool) {
+        if let Some(met) = tally.met.find(place, above) {
+            record.lineage = met.lineage;
+            return (met.index, met.site.daemon);
+        }
+        let is_daemon = |location: &Location| self.daemons.is_daemon(location.file());
+        let (index, is_daemon) = self.sites.find(place, &self.clock, is_daemon);
+        record.lineage = self.lineages.child(above, index);
+        if index != OVERFLOW && record.lineage != TOP {
+            tally.met.note(Met {
+                index,
+                site: self.sites.get(index),
+                above,
+                lineage: record.lineage,
+            });
+        }
+        (index, is_daemon)
     }
 
     /// Begins a turn of a task on the thread that polls it.
@@ -270,28 +306,25 @@ impl Table {
         if let Some(poll) = before {
             tally.site(&self.tallies, slot.site()).polled(poll);
         }
-        if phase == ENDING {
-            self.came_back(key, slot);
+        if phase == ENDING && slot.traits() & traits::HAS_FATE != 0 {
+            self.tell_ending(key, slot, 0);
         }
         woken.is_some()
     }
 
-    #[cold]
-    fn came_back(&self, key: Key, slot: &Slot) {
-        slot.with_record(key.generation, |record| {
-            if let Some(fate) = &record.fate {
-                fate.set_ending_since(0);
-            }
-        });
-    }
-
     /// The turn that has just ended looked like the drop of the future.
-    #[cold]
     pub(crate) fn ending(&self, key: Key, slot: &Slot, now: Nanos) {
         slot.turn.ending();
+        if slot.traits() & traits::HAS_FATE != 0 {
+            self.tell_ending(key, slot, now);
+        }
+    }
+
+    #[cold]
+    fn tell_ending(&self, key: Key, slot: &Slot, since: Nanos) {
         slot.with_record(key.generation, |record| {
             if let Some(fate) = &record.fate {
-                fate.set_ending_since(now);
+                fate.set_ending_since(since);
             }
         });
     }
@@ -310,9 +343,9 @@ impl Table {
             #[cfg(feature = "otlp")]
             if self.may_be_orphan(slot, record, at) {
                 let copy = record.clone();
-                departed = Some(self.departed(key, copy, at, LastTurn::Drop, outcome));
+                departed = Some(self.departed(key, slot.id(), copy, at, LastTurn::Drop, outcome));
             }
-            record.spawned_at
+            record.spawned_at()
         });
         #[cfg(feature = "otlp")]
         if let Some(departed) = departed {
@@ -333,7 +366,7 @@ impl Table {
                 fate.end(0);
                 fate.set_ending_since(0);
             }
-            record.spawned_at
+            record.spawned_at()
         });
         if let Some(spawned_at) = spawned_at {
             let panicked = slot.traits() & traits::PANICKED != 0;
@@ -357,7 +390,8 @@ impl Table {
         let id = slot.id();
         let (span, site) = (slot.span(), slot.site());
         let reading = slot.turn.read();
-        let presumed = slot.traits() & traits::PRESUMED != 0;
+        let traits = slot.traits();
+        let presumed = traits & traits::PRESUMED != 0;
         let Some(record) = slot.retire(key.generation) else {
             return;
         };
@@ -365,9 +399,11 @@ impl Table {
             fate.end(at);
         }
         if span != 0 {
-            self.by_span.remove_if(&span, |_, found| *found == key);
+            self.by_span.remove(span, key.index);
         }
-        self.by_task.remove_if(&id, |_, found| *found == key);
+        if self.has_id_noted(traits) {
+            self.by_task.remove(id, key.index);
+        }
         let poll = match last {
             LastTurn::Poll if reading.phase == RUNNING => Some(Poll {
                 duration: at.saturating_sub(reading.since),
@@ -379,10 +415,10 @@ impl Table {
         let hint = tally.as_ref().map_or(0, |tally| tally.thread());
         #[cfg(feature = "otlp")]
         let exemplar = self.exemplar(&record, at);
-        let spawned_at = record.spawned_at;
+        let spawned_at = record.spawned_at();
         #[cfg(feature = "otlp")]
         if !presumed && self.may_be_orphan(slot, &record, at) {
-            let departed = self.departed(key, record, at, last, outcome);
+            let departed = self.departed(key, id, record, at, last, outcome);
             self.depart(departed);
         }
         self.slab.release(hint, key.index);
@@ -437,17 +473,17 @@ impl Table {
         }
     }
 
-    /// A task that is not in the table has ended. Look for it once more afterwards: the
-    /// map's lock orders this and the entry, so that one of the two sees the other.
+    /// A task that is not in the table has ended. Look for it once more afterwards: this and
+    /// the entry into the index are sequentially consistent, so one of the two sees the other.
     #[cfg(tokio_unstable)]
     pub(crate) fn ended_early(&self, id: u64) {
-        self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::Release);
+        self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::SeqCst);
     }
 
     /// Whether a task that was just entered has ended already.
     #[cfg(tokio_unstable)]
     pub(crate) fn has_ended_early(&self, id: u64) -> bool {
-        self.early_ends[id as usize % EARLY_ENDS].load(Ordering::Acquire) == id
+        self.early_ends[id as usize % EARLY_ENDS].load(Ordering::SeqCst) == id
     }
 
     /// Ends a task whose span closed on a thread that has no storage any more.

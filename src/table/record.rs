@@ -4,13 +4,14 @@ use super::fate::Fate;
 use super::lineages::TOP;
 use crate::clock::Nanos;
 use crate::task::{Kind, SiteKey, Spans, TaskId};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
+/// One for each live task, so every byte counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(crate) id: u64,
-    pub(crate) spawned_at: Nanos,
-    pub(crate) root: u64,
+    /// Never zero, which saves the word that would say whether there is a record.
+    spawned_at: NonZeroU64,
     pub(crate) lineage: u32,
     /// Bytes of the future plus one; zero where unknown.
     pub(crate) size: u32,
@@ -24,26 +25,60 @@ pub(crate) struct Record {
 
 /// The task that was being polled where this one was spawned.
 #[derive(Clone, Debug)]
-pub(crate) enum ParentTask {
+pub(crate) struct ParentTask(Option<Arc<Fate>>);
+
+/// The same, to look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ParentRef<'a> {
     None,
     /// There was one, but it is not in the table.
     Unknown(TaskId),
-    Known(Arc<Fate>),
+    Known(&'a Arc<Fate>),
+}
+
+impl ParentTask {
+    pub(crate) const NONE: Self = Self(None);
+
+    pub(crate) fn unknown(id: TaskId) -> Self {
+        Self(Some(Fate::unseen(id)))
+    }
+
+    pub(crate) fn known(fate: Arc<Fate>) -> Self {
+        Self(Some(fate))
+    }
+
+    pub(crate) fn as_ref(&self) -> ParentRef<'_> {
+        match &self.0 {
+            None => ParentRef::None,
+            Some(fate) if fate.is_seen() => ParentRef::Known(fate),
+            Some(fate) => ParentRef::Unknown(fate.id),
+        }
+    }
 }
 
 impl Record {
-    /// A task that is its own root, until its spawner is known.
-    pub(crate) fn new(spawned_at: Nanos, id: u64) -> Self {
+    /// A task without a spawner, until that is known.
+    pub(crate) fn new(spawned_at: Nanos) -> Self {
         Self {
-            id,
-            spawned_at,
-            root: id,
+            spawned_at: NonZeroU64::new(spawned_at).unwrap_or(NonZeroU64::MIN),
             lineage: TOP,
             size: 0,
             fate: None,
-            parent: ParentTask::None,
+            parent: ParentTask::NONE,
             spans: None,
             own: None,
+        }
+    }
+
+    pub(crate) fn spawned_at(&self) -> Nanos {
+        self.spawned_at.get()
+    }
+
+    /// The outermost ancestor that is known, of the task of this id: itself, if it has none.
+    pub(crate) fn root(&self, id: u64) -> u64 {
+        match self.parent.as_ref() {
+            ParentRef::Known(fate) => fate.root,
+            ParentRef::None | ParentRef::Unknown(_) => id,
         }
     }
 
@@ -53,9 +88,9 @@ impl Record {
     pub(super) fn may_have_outlived(&self, at: Nanos, grace: u64) -> bool {
         let past = |end: Option<Nanos>| {
             // What ended before did not start it.
-            end.is_some_and(|end| end >= self.spawned_at && at.saturating_sub(end) >= grace)
+            end.is_some_and(|end| end >= self.spawned_at() && at.saturating_sub(end) >= grace)
         };
-        if let ParentTask::Known(fate) = &self.parent
+        if let ParentRef::Known(fate) = self.parent.as_ref()
             && past(fate.ended_at().or(fate.ending_since()))
         {
             return true;
@@ -68,10 +103,10 @@ impl Record {
         })
     }
 
-    /// The fate that a child shares.
-    pub(crate) fn fate(&mut self) -> Arc<Fate> {
-        let id = TaskId::from_u64(self.id);
-        let fate = self.fate.get_or_insert_with(|| Fate::new(id));
+    /// The fate that a child shares; taken by [`Slot::fate`](super::Slot::fate).
+    pub(super) fn fate(&mut self, id: u64) -> Arc<Fate> {
+        let root = self.root(id);
+        let fate = (self.fate).get_or_insert_with(|| Fate::new(TaskId::from_u64(id), root));
         Arc::clone(fate)
     }
 }
@@ -97,6 +132,8 @@ pub(crate) mod traits {
     pub(crate) const PRESUMED: u32 = 1 << 9;
     /// Its runtime's terminate hook will tell of its end.
     pub(crate) const HOOKED: u32 = 1 << 8;
+    /// Others descend from it, and share its fate.
+    pub(crate) const HAS_FATE: u32 = 1 << 13;
     /// It was found to be an orphan, and is told of as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;

@@ -15,10 +15,12 @@
 //!
 //! A stale key finds a slot of another generation, and is told so.
 
-use super::record::Record;
+use super::fate::Fate;
+use super::record::{Record, traits};
 use super::turn::Turn;
 use super::wakes::Wakes;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
+use std::sync::Arc;
 
 #[cfg(not(straggler_loom))]
 const PAGE: usize = 256;
@@ -73,14 +75,14 @@ impl Slot {
 
     /// Fills a claimed slot and lets it be found.
     pub(crate) fn publish(&self, id: u64, span: u64, site: u32, traits: u32, record: Record) {
-        self.turn.reset(record.spawned_at);
+        self.turn.reset(record.spawned_at());
         self.wakes.reset(self.generation.load(Ordering::Relaxed));
-        self.span.store(span, Ordering::Relaxed);
         self.site.store(site, Ordering::Relaxed);
         self.traits.store(traits, Ordering::Relaxed);
         self.runtime.store(0, Ordering::Relaxed);
         *self.record.lock() = Some(record);
-        // Release pairs with the acquire in `id`: who sees the task sees it whole.
+        // Release pairs with the acquire in `span` and `id`: who sees the task sees it whole.
+        self.span.store(span, Ordering::Release);
         self.id.store(id, Ordering::Release);
     }
 
@@ -111,6 +113,14 @@ impl Slot {
         record.as_mut().map(look)
     }
 
+    /// The key of the task that is in here and `is` the one, if it is: before and after.
+    #[inline]
+    pub(crate) fn key(&self, index: u32, is: impl Fn(&Self) -> bool) -> Option<(Key, &Self)> {
+        let generation = self.generation();
+        let key = Key { index, generation };
+        (is(self) && self.generation() == generation).then_some((key, self))
+    }
+
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id.load(Ordering::Acquire)
@@ -118,9 +128,10 @@ impl Slot {
 
     #[inline]
     pub(crate) fn span(&self) -> u64 {
-        self.span.load(Ordering::Relaxed)
+        self.span.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -143,6 +154,14 @@ impl Slot {
         self.traits.fetch_and(!traits, Ordering::Relaxed);
     }
 
+    /// The fate that descendants of this slot's task share.
+    pub(crate) fn fate(&self, record: &mut Record) -> Arc<Fate> {
+        if record.fate.is_none() {
+            self.add_traits(traits::HAS_FATE);
+        }
+        record.fate(self.id())
+    }
+
     #[inline]
     pub(crate) fn runtime(&self) -> u32 {
         self.runtime.load(Ordering::Relaxed)
@@ -157,8 +176,6 @@ impl Slot {
 pub(crate) struct Slab {
     pages: Box<[OnceLock<Box<[Slot]>>]>,
     capacity: usize,
-    /// Claimed slots; never above the capacity.
-    claimed: AtomicUsize,
     /// Slots below this were handed to a free list once.
     fresh: AtomicUsize,
     free: Box<[Mutex<Vec<u32>>]>,
@@ -171,7 +188,6 @@ impl Slab {
                 .map(|_| OnceLock::new())
                 .collect(),
             capacity,
-            claimed: AtomicUsize::new(0),
             fresh: AtomicUsize::new(0),
             free: (0..LISTS).map(|_| Mutex::new(Vec::new())).collect(),
         }
@@ -180,26 +196,16 @@ impl Slab {
     /// Takes a free slot, or `None` at the limit. Threads with different `hint`s
     /// rarely meet.
     pub(crate) fn claim(&self, hint: usize) -> Option<(Key, &Slot)> {
-        let below = |claimed| (claimed < self.capacity).then_some(claimed + 1);
-        self.claimed
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, below)
-            .ok()?;
-        // From here on a free slot exists: `release` puts the slot on a list before
-        // it takes it off the count.
-        let mut list = hint;
-        loop {
-            if let Some(index) = self.pop(list % LISTS) {
-                let slot = self.slot(index);
-                let generation = slot.generation();
-                return Some((Key { index, generation }, slot));
-            }
-            list = list.wrapping_add(1);
-        }
+        // The thread's own list first, then what others have left.
+        let index = (0..LISTS).find_map(|list| self.pop(hint.wrapping_add(list) % LISTS))?;
+        let slot = self.slot(index);
+        let generation = slot.generation();
+        Some((Key { index, generation }, slot))
     }
 
     fn pop(&self, list: usize) -> Option<u32> {
         let mut free = self.free[list].lock();
-        if free.is_empty() {
+        if free.is_empty() && self.fresh.load(Ordering::Relaxed) < self.capacity {
             let start = self.fresh.fetch_add(BATCH, Ordering::Relaxed);
             let end = start.saturating_add(BATCH).min(self.capacity);
             if start >= end {
@@ -215,7 +221,6 @@ impl Slab {
     /// Gives a retired slot back.
     pub(crate) fn release(&self, hint: usize, index: u32) {
         self.free[hint % LISTS].lock().push(index);
-        self.claimed.fetch_sub(1, Ordering::AcqRel);
     }
 
     #[inline]
@@ -225,9 +230,11 @@ impl Slab {
         &page[index as usize % PAGE]
     }
 
-    /// How many slots are in use.
+    /// About how many slots are in use.
     pub(crate) fn claimed(&self) -> usize {
-        self.claimed.load(Ordering::Relaxed)
+        let free: usize = self.free.iter().map(|list| list.lock().len()).sum();
+        let fresh = self.fresh.load(Ordering::Relaxed).min(self.capacity);
+        fresh.saturating_sub(free)
     }
 
     /// Every slot that was ever used.
@@ -274,16 +281,22 @@ mod tests {
         assert!(slab.claim(0).is_none());
     }
 
+    /// What a live task costs, but for its places in the index.
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 184, "{}", size_of::<Slot>());
+    }
+
     #[test]
     fn only_one_gets_the_record() {
         let slab = Slab::new(1);
         let (key, slot) = slab.claim(0).expect("the slab is empty");
-        slot.publish(5, 0, 0, 0, Record::new(1, 5));
+        slot.publish(5, 0, 0, 0, Record::new(1));
         assert!(slot.retire(key.generation).is_some());
         assert!(slot.retire(key.generation).is_none());
         slab.release(0, key.index);
         let (next, slot) = slab.claim(0).expect("it was released");
-        slot.publish(6, 0, 0, 0, Record::new(1, 6));
+        slot.publish(6, 0, 0, 0, Record::new(1));
         assert!(slot.retire(key.generation).is_none(), "a stale key");
         assert_eq!(copy(slot, |id, _, _| id), Some(6));
         assert_ne!(next, key);
@@ -302,7 +315,7 @@ mod models {
         loom::model(|| {
             let slab = Arc::new(Slab::new(1));
             let (key, slot) = slab.claim(0).expect("empty");
-            slot.publish(5, 0, 0, 0, Record::new(1, 5));
+            slot.publish(5, 0, 0, 0, Record::new(1));
             let other = {
                 let slab = Arc::clone(&slab);
                 thread::spawn(move || slab.slot(key.index).retire(key.generation).is_some())
@@ -320,18 +333,18 @@ mod models {
         loom::model(|| {
             let slab = Arc::new(Slab::new(1));
             let (key, slot) = slab.claim(0).expect("empty");
-            slot.publish(5, 0, 0, 0, Record::new(50, 5));
+            slot.publish(5, 0, 0, 0, Record::new(50));
             let reuser = {
                 let slab = Arc::clone(&slab);
                 thread::spawn(move || {
                     slab.slot(key.index).retire(key.generation).expect("first");
                     slab.release(0, key.index);
                     let (_, slot) = slab.claim(0).expect("released");
-                    slot.publish(6, 0, 0, 0, Record::new(60, 6));
+                    slot.publish(6, 0, 0, 0, Record::new(60));
                 })
             };
             let seen = copy(slab.slot(key.index), |id, _, record| {
-                (id, record.spawned_at)
+                (id, record.spawned_at())
             });
             assert!(matches!(seen, None | Some((5, 50)) | Some((6, 60))));
             reuser.join().expect("no panic");

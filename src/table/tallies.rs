@@ -7,6 +7,7 @@
 
 #[cfg(feature = "otlp")]
 use super::exemplars::{Exemplar, Exemplars};
+use super::sites::LastMet;
 use crate::histogram::{self, Cells, Histogram, LIFETIME, POLL, SCHEDULE};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::turn::Poll;
@@ -86,7 +87,7 @@ impl SiteCells {
     /// Keeps the trace of a task whose end was just counted.
     #[cfg(feature = "otlp")]
     pub(crate) fn traced(&self, exemplar: Exemplar) {
-        let bucket = histogram::bucket(&LIFETIME, exemplar.value);
+        let bucket = LIFETIME.bucket(exemplar.value);
         self.lifetimes_traced.keep(bucket, exemplar);
     }
 
@@ -197,6 +198,7 @@ impl Tallies {
         Tally {
             thread,
             sites: Vec::new(),
+            met: LastMet::default(),
         }
     }
 
@@ -273,6 +275,7 @@ impl Tallies {
 pub(crate) struct Tally {
     thread: u64,
     sites: Thread,
+    pub(super) met: LastMet,
 }
 
 impl Tally {

@@ -42,6 +42,7 @@ impl Table {
     pub(super) fn departed(
         &self,
         key: Key,
+        id: u64,
         record: Record,
         at: Nanos,
         last: LastTurn,
@@ -53,6 +54,7 @@ impl Table {
         let (polls, busy) = slot.turn.read().up_to(at, last == LastTurn::Poll);
         Departed {
             key,
+            id,
             site: slot.site(),
             traits,
             record,
@@ -71,7 +73,7 @@ impl Table {
             .as_ref()
             .filter(|context| context.is_sampled())?;
         Some(Exemplar {
-            value: at.saturating_sub(record.spawned_at),
+            value: at.saturating_sub(record.spawned_at()),
             at,
             trace_id: context.trace_id().to_bytes(),
             span_id: context.span_id().to_bytes(),

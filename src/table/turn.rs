@@ -72,6 +72,11 @@ impl Reading {
         })
     }
 
+    /// When the newest turn ended.
+    pub(crate) fn ended(&self) -> Option<Nanos> {
+        (self.phase == PARKED || self.phase == ENDING).then_some(self.since)
+    }
+
     /// Polls, and the nanoseconds in them, of a task that ended at `at`; `polled` says
     /// that its newest turn was a poll and not the drop.
     #[cfg(feature = "otlp")]

@@ -4,27 +4,41 @@
 //! event names a span, which leads to a slot; between the look-up and the change the
 //! slot may have been given to another task. So the *generation* of the slot is part
 //! of the word that is changed, and a change for an older generation does nothing:
-//! a late wake never wakes a stranger, and the balance of wakers stays true. (The counts of
-//! wakes are raised after the word; one may fall on a slot given away in between.)
+//! a late wake never wakes a stranger, and the balance of wakers stays true.
 //!
 //! ```text
-//! 63            32 31    30                    0
-//! [ generation   ][woken][ wakers somebody holds ]
+//! 63          44 43                   24   23    22                    0
+//! [ generation ][ wakes since the poll ][woken][ wakers somebody holds ]
 //! ```
+//!
+//! The lower bits of a generation are enough: a change would have to be late by a million tasks.
 
 use crate::clock::Nanos;
 use crate::sync::{AtomicU64, Ordering};
 
-const WOKEN: u64 = 1 << 31;
+const WOKEN: u64 = 1 << 23;
 const WAKERS: u64 = WOKEN - 1;
+const WAKE: u64 = 1 << 24;
+const GENERATION: u32 = 44;
+const WAKES: u64 = (1 << GENERATION) - WAKE;
+
+/// The word of a generation in which nothing has happened.
+fn fresh(generation: u32) -> u64 {
+    u64::from(generation) << GENERATION
+}
 
 #[derive(Debug)]
 pub(crate) struct Wakes {
     word: AtomicU64,
     woken_at: AtomicU64,
-    wakes: AtomicU64,
-    self_wakes: AtomicU64,
+    /// By others than the task's own poll, up to its newest poll; the word has those since.
+    others: AtomicU64,
+    /// Within the task's own poll: written by the thread that polls it alone.
+    own: AtomicU64,
 }
+
+/// Stands for a wake in the task's own poll, which waits from the end of that poll on.
+const IN_POLL: Nanos = 1;
 
 /// What a waker event says, in tokio's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,37 +70,47 @@ impl Wakes {
         Self {
             word: AtomicU64::new(0),
             woken_at: AtomicU64::new(0),
-            wakes: AtomicU64::new(0),
-            self_wakes: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            own: AtomicU64::new(0),
         }
     }
 
     /// Makes it that of the slot's next task.
     pub(crate) fn reset(&self, generation: u32) {
-        for cell in [&self.woken_at, &self.wakes, &self.self_wakes] {
+        for cell in [&self.woken_at, &self.others, &self.own] {
             cell.store(0, Ordering::Relaxed);
         }
         // Release: who changes the word of this generation finds the counts at zero. A
         // swap, so that a late change of the older generation comes either before it in
         // the word's history, and is overwritten, or sees it, and is refused.
-        self.word
-            .swap(u64::from(generation) << 32, Ordering::AcqRel);
+        self.word.swap(fresh(generation), Ordering::AcqRel);
     }
 
-    /// Takes in one waker event, at `now` if it wakes. Gives false where the slot has moved on to another
-    /// generation, or the balance would fall below zero.
+    /// Takes in one waker event; `own` says that the task is being polled where it came from.
+    /// Gives false where the slot has moved on to another generation, or the balance would fall
+    /// below zero. `now` is asked for a wake of another that finds none pending.
     #[inline]
-    pub(crate) fn apply(&self, generation: u32, op: WakerOp, own: bool, now: Nanos) -> bool {
+    pub(crate) fn apply(
+        &self,
+        generation: u32,
+        op: WakerOp,
+        own: bool,
+        now: impl FnOnce() -> Nanos,
+    ) -> bool {
+        let woken = |word: u64| match own {
+            true => Some(word | WOKEN),
+            false => (word & WAKES < WAKES).then(|| (word + WAKE) | WOKEN),
+        };
         let change = |word: u64| {
-            if (word >> 32) as u32 != generation {
+            if (word ^ fresh(generation)) >> GENERATION != 0 {
                 return None;
             }
             match op {
                 WakerOp::Clone => (word & WAKERS < WAKERS).then(|| word + 1),
                 WakerOp::Drop => (word & WAKERS > 0).then(|| word - 1),
                 // A wake is a wake, whatever the balance says.
-                WakerOp::Wake => Some((word - u64::from(word & WAKERS > 0)) | WOKEN),
-                WakerOp::WakeByRef => Some(word | WOKEN),
+                WakerOp::Wake => woken(word - u64::from(word & WAKERS > 0)),
+                WakerOp::WakeByRef => woken(word),
             }
         };
         // Acquire pairs with the reset of this generation.
@@ -94,17 +118,16 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
-        let balanced = op != WakerOp::Wake || before & WAKERS > 0;
         if op.wakes() {
             if before & WOKEN == 0 {
-                self.woken_at.store(now, Ordering::Relaxed);
+                let at = if own { IN_POLL } else { now() };
+                self.woken_at.store(at, Ordering::Relaxed);
             }
-            self.wakes.fetch_add(1, Ordering::Relaxed);
             if own {
-                self.self_wakes.fetch_add(1, Ordering::Relaxed);
+                add(&self.own, 1);
             }
         }
-        balanced
+        op != WakerOp::Wake || before & WAKERS > 0
     }
 
     /// Takes the wake, if there is one, for the poll that begins now. Gives when it
@@ -114,30 +137,46 @@ impl Wakes {
         if self.word.load(Ordering::Relaxed) & WOKEN == 0 {
             return None;
         }
-        self.word.fetch_and(!WOKEN, Ordering::AcqRel);
-        match self.woken_at.swap(0, Ordering::Relaxed) {
-            0 => Some(now),
-            at => Some(at),
+        let before = self.word.fetch_and(!(WOKEN | WAKES), Ordering::AcqRel);
+        add(&self.others, (before & WAKES) / WAKE);
+        // Not in one step: the time of a wake that comes between the two is lost, and it
+        // counts as seen when its poll begins.
+        let at = self.woken_at.load(Ordering::Relaxed);
+        if at == 0 {
+            return Some(now);
         }
+        self.woken_at.store(0, Ordering::Relaxed);
+        Some(at)
     }
 
     pub(crate) fn read(&self) -> WakeReading {
         let word = self.word.load(Ordering::Acquire);
+        let own = self.own.load(Ordering::Relaxed);
         WakeReading {
             woken: word & WOKEN != 0,
             wakers: word & WAKERS,
-            wakes: self.wakes.load(Ordering::Relaxed),
-            self_wakes: self.self_wakes.load(Ordering::Relaxed),
+            // Those that a poll is just taking may be missing for a moment.
+            wakes: own
+                .wrapping_add(self.others.load(Ordering::Relaxed))
+                .wrapping_add((word & WAKES) / WAKE),
+            self_wakes: own,
         }
     }
 
-    /// When the pending wake was seen.
+    /// When the pending wake was seen; before the end of the poll it came in, at the latest.
     pub(crate) fn woken_at(&self) -> Option<Nanos> {
         match self.woken_at.load(Ordering::Relaxed) {
             0 => None,
             at => Some(at),
         }
     }
+}
+
+/// Adds to a count that only the thread which polls the task writes.
+#[inline]
+fn add(count: &AtomicU64, by: u64) {
+    let sum = count.load(Ordering::Relaxed).wrapping_add(by);
+    count.store(sum, Ordering::Relaxed);
 }
 
 #[cfg(all(test, not(straggler_loom)))]
@@ -148,13 +187,15 @@ mod tests {
     fn a_wake_by_value_uses_its_waker_up() {
         let wakes = Wakes::new();
         wakes.reset(7);
-        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
-        assert!(wakes.apply(7, WakerOp::Clone, true, 1));
-        assert!(wakes.apply(7, WakerOp::Wake, false, 5));
-        assert!(wakes.apply(7, WakerOp::WakeByRef, true, 6));
+        assert!(wakes.apply(7, WakerOp::Clone, true, || 1));
+        assert!(wakes.apply(7, WakerOp::Clone, true, || 1));
+        assert!(wakes.apply(7, WakerOp::Wake, false, || 5));
+        assert!(wakes.apply(7, WakerOp::WakeByRef, true, || 6));
         let read = wakes.read();
         assert_eq!((read.wakers, read.wakes, read.self_wakes), (1, 2, 1));
         assert_eq!(wakes.take(9), Some(5), "the first wake counts");
+        wakes.apply(7, WakerOp::WakeByRef, true, || 8);
+        assert_eq!(wakes.take(9), Some(IN_POLL));
         assert_eq!(wakes.take(9), None);
     }
 
@@ -162,19 +203,34 @@ mod tests {
     fn a_late_wake_does_not_fall_on_the_next_task() {
         let wakes = Wakes::new();
         wakes.reset(1);
-        wakes.apply(1, WakerOp::Clone, false, 1);
+        wakes.apply(1, WakerOp::Clone, false, || 1);
         wakes.reset(2);
-        assert!(!wakes.apply(1, WakerOp::Wake, false, 3));
+        assert!(!wakes.apply(1, WakerOp::Wake, false, || 3));
         assert_eq!(wakes.read().wakes, 0);
         assert_eq!(wakes.take(4), None);
+    }
+
+    #[test]
+    fn wakes_are_counted_before_and_after_the_poll_that_takes_them() {
+        let wakes = Wakes::new();
+        // Only some of its bits are in the word.
+        wakes.reset(u32::MAX);
+        for at in 1..4 {
+            assert!(wakes.apply(u32::MAX, WakerOp::WakeByRef, false, || at));
+        }
+        assert_eq!(wakes.read().wakes, 3);
+        assert_eq!(wakes.take(9), Some(1));
+        assert_eq!((wakes.read().wakes, wakes.read().woken), (3, false));
+        assert!(wakes.apply(u32::MAX, WakerOp::WakeByRef, true, || 5));
+        assert_eq!((wakes.read().wakes, wakes.read().self_wakes), (4, 1));
     }
 
     #[test]
     fn the_balance_never_goes_below_zero() {
         let wakes = Wakes::new();
         wakes.reset(1);
-        assert!(!wakes.apply(1, WakerOp::Drop, false, 1));
-        assert!(!wakes.apply(1, WakerOp::Wake, false, 2));
+        assert!(!wakes.apply(1, WakerOp::Drop, false, || 1));
+        assert!(!wakes.apply(1, WakerOp::Wake, false, || 2));
         let read = wakes.read();
         assert_eq!((read.wakers, read.wakes, read.woken), (0, 1, true));
     }
@@ -194,7 +250,7 @@ mod models {
             wakes.reset(1);
             let waker = {
                 let wakes = Arc::clone(&wakes);
-                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, 5)))
+                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, || 5)))
             };
             let first = wakes.take(9).is_some();
             waker.join().expect("the waker doesn't panic");
@@ -209,10 +265,10 @@ mod models {
         loom::model(|| {
             let wakes = Arc::new(Wakes::new());
             wakes.reset(1);
-            wakes.apply(1, WakerOp::Clone, false, 1);
+            wakes.apply(1, WakerOp::Clone, false, || 1);
             let late = {
                 let wakes = Arc::clone(&wakes);
-                thread::spawn(move || wakes.apply(1, WakerOp::Wake, false, 5))
+                thread::spawn(move || wakes.apply(1, WakerOp::Wake, false, || 5))
             };
             wakes.reset(2);
             late.join().expect("the late waker doesn't panic");
