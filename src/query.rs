@@ -259,7 +259,7 @@ fn assemble(
         take_out(&mut found, open, &mut sites);
     }
     let unconfirmed = (copied - found.len()) as u64;
-    let by_id = order::by_id(&found);
+    let by_id = order::by_id(found.iter().map(|task| task.id));
     let wall = table.clock.wall();
     let shared = Shared {
         wall,
@@ -309,4 +309,16 @@ fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) {
         }
         !is_open
     });
+}
+
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    /// Or a snapshot would hold both for a moment.
+    #[test]
+    fn a_task_takes_the_place_of_what_was_found_of_it() {
+        assert!(size_of::<Task>() <= size_of::<Found>());
+        assert!(size_of::<Found>() <= 176, "{}", size_of::<Found>());
+    }
 }
