@@ -1,6 +1,8 @@
 //! The one way to read: a consistent copy of the table, judged when it is taken.
 
 mod census;
+mod judge;
+mod order;
 mod report;
 mod scan;
 mod settle;
@@ -11,17 +13,14 @@ pub(crate) use scan::Found;
 pub use site::Site;
 
 use crate::Diagnosis;
-use crate::clock::Wall;
 use crate::config::Source;
 use crate::loss::Loss;
-use crate::orphan::{self, Finding, Gone, Subject};
-use crate::table::{FRESH, LineageTree, Outcome, ParentRef, RUNNING, Table, Totals, traits};
-use crate::task::{Orphaned, Parent, ParentStatus, Task, TaskId};
+use crate::table::{LineageTree, Outcome, Table, Totals, traits};
+use crate::task::{Shared, Task, TaskId};
+use judge::Judge;
 use parking_lot::Mutex;
-use settle::{Count, Look, Mark};
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use settle::{Count, Look, Mark, Marks, Seen};
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 /// Every live task at one moment, with its spawn sites, and what was lost.
@@ -33,7 +32,10 @@ pub struct Snapshot {
     taken_at: SystemTime,
     source: Source,
     grace: Duration,
+    /// In the order of their slots.
     tasks: Vec<Task>,
+    /// Their places by id.
+    by_id: Vec<u32>,
     sites: Vec<Site>,
     /// From a site's number to its place in `sites`.
     positions: HashMap<u32, usize>,
@@ -45,12 +47,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The live tasks, by id: in the order in which tokio numbered them.
     pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Task> {
-        self.tasks.iter()
+        self.by_id.iter().map(|&at| &self.tasks[at as usize])
     }
 
     /// The live tasks that outlived what started them.
     pub fn orphans(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.iter().filter(|task| task.orphaned.is_some())
+        self.tasks().filter(|task| task.orphaned.is_some())
     }
 
     /// Every spawn site that was ever seen, those with the most live tasks first.
@@ -61,8 +63,9 @@ impl Snapshot {
     /// The live task of this id: a [`tokio::task::Id`] or a [`TaskId`].
     pub fn task(&self, id: impl Into<TaskId>) -> Option<&Task> {
         let id = id.into();
-        let at = self.tasks.binary_search_by_key(&id, |task| task.id).ok()?;
-        Some(&self.tasks[at])
+        let task = |at: u32| &self.tasks[at as usize];
+        let found = self.by_id.binary_search_by_key(&id, |&at| task(at).id);
+        Some(task(self.by_id[found.ok()?]))
     }
 
     /// The spawn site of a task.
@@ -126,27 +129,32 @@ impl Reader {
         let site_count = table.sites().len();
         let mut totals = table.tallies.totals(site_count);
         let from = table.clock.now();
-        let mut found = scan::scan(table, from);
-        let mut look = self.look(table, &found, &totals);
-        if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
+        let mut seen = Seen::default();
+        let mut found = scan::scan(table, from, |task| seen.add(task));
+        let mut look = look(table, &found, &seen, &totals);
+        let over = if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
             pause();
             refresh(table, &mut found, &look);
-            let mut second = self.look(table, &found, &totals);
-            finish(table, &mut found, &mut totals, &look, &second);
+            seen = Seen::of(&found);
+            let mut second = self::look(table, &found, &seen, &totals);
+            let over = both_over(&look, &second);
             // A runtime's own count may lag: what two looks miss is missing.
             second.unaccounted = second.unaccounted.min(look.unaccounted);
             look = second;
+            over
         } else {
-            finish(table, &mut found, &mut totals, &last, &look);
+            both_over(&last, &look)
+        };
+        if !over.is_empty() {
+            finish(table, &mut found, &mut totals, &over);
+            seen = Seen::of(&found);
         }
         let open = open_now(&look, &last);
         let unaccounted = look.unaccounted;
         *last = look;
         drop(last);
 
-        let in_use: HashSet<u32> = found.iter().map(|task| task.runtime).collect();
-        table.runtimes.release_unused(&in_use);
-        found.sort_unstable_by_key(|task| task.id);
+        table.runtimes.release_unused(&seen.runtimes().collect());
         let sites = table.sites();
         // Sites that came while the tasks were copied.
         totals.resize_with(sites.len(), Totals::new);
@@ -159,42 +167,36 @@ impl Reader {
             unaccounted,
         )
     }
-
-    fn look(&self, table: &Table, found: &[Found], before: &[Totals]) -> Look {
-        // The runtimes' counts lie between the two readings of ours, so that what moves
-        // meanwhile shows.
-        let runtimes: HashSet<u32> = found.iter().map(|task| task.runtime).collect();
-        let counts = (runtimes.into_iter())
-            .filter_map(|number| {
-                let (alive, complete) = table.runtimes.count(number)?;
-                Some((number, Count { alive, complete }))
-            })
-            .collect();
-        let mut now = table.tallies.totals(before.len());
-        table.tallies.add_spawned(&mut now);
-        // Nothing ended since the copy began, and all that ever was spawned is in it.
-        let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
-        let spawned: u64 = now.iter().map(|site| site.spawned).sum();
-        let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
-        let loss = table.loss.read();
-        let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
-        settle::look(found, quiet, complete, &counts)
-    }
 }
 
-/// Presumes ended what two looks agree on, and takes it out of what was found. The totals
-/// were read before, so it is added to them too.
-fn finish(
-    table: &Table,
-    found: &mut Vec<Found>,
-    totals: &mut [Totals],
-    first: &Look,
-    second: &Look,
-) {
-    let over: HashSet<&Mark> = first.over.intersection(&second.over).collect();
-    if over.is_empty() {
-        return;
-    }
+fn look(table: &Table, found: &[Found], seen: &Seen, before: &[Totals]) -> Look {
+    // The runtimes' counts lie between the two readings of ours, so that what moves
+    // meanwhile shows.
+    let counts = (seen.runtimes())
+        .filter_map(|number| {
+            let (alive, complete) = table.runtimes.count(number)?;
+            Some((number, Count { alive, complete }))
+        })
+        .collect();
+    let mut now = table.tallies.totals(before.len());
+    table.tallies.add_spawned(&mut now);
+    // Nothing ended since the copy began, and all that ever was spawned is in it.
+    let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
+    let spawned: u64 = now.iter().map(|site| site.spawned).sum();
+    let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
+    let loss = table.loss.read();
+    let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
+    settle::look(found, seen, quiet, complete, &counts)
+}
+
+/// What two looks agree on is over.
+fn both_over(first: &Look, second: &Look) -> Marks {
+    first.over.intersection(&second.over).copied().collect()
+}
+
+/// Presumes ended what is over, and takes it out of what was found. The totals were read
+/// before, so it is added to them too.
+fn finish(table: &Table, found: &mut Vec<Found>, totals: &mut [Totals], over: &Marks) {
     found.retain(|task| {
         let is_over = over.contains(&Mark::of(task));
         if is_over {
@@ -213,7 +215,7 @@ fn finish(
 }
 
 /// What is neither live nor ended: open in this look, and not alive after all in two.
-fn open_now(look: &Look, last: &Look) -> HashSet<Mark> {
+fn open_now(look: &Look, last: &Look) -> Marks {
     (look.open.iter().copied())
         .filter(|mark| !(look.alive.contains(mark) && last.alive.contains(mark)))
         .collect()
@@ -246,42 +248,40 @@ fn refresh(table: &Table, found: &mut Vec<Found>, look: &Look) {
 
 fn assemble(
     table: &Table,
-    found: Vec<Found>,
+    mut found: Vec<Found>,
     mut sites: site::Sites,
-    open: &HashSet<Mark>,
+    open: &Marks,
     unaccounted: u64,
 ) -> Snapshot {
     let now = table.clock.now();
-    let grace = table.config.orphan_grace;
-    let (live, ending): (Vec<_>, Vec<_>) =
-        (found.into_iter()).partition(|task| !open.contains(&Mark::of(task)));
-    for task in &ending {
-        sites.ending(task.site);
+    let copied = found.len();
+    if !open.is_empty() {
+        take_out(&mut found, open, &mut sites);
     }
+    let unconfirmed = (copied - found.len()) as u64;
+    let by_id = order::by_id(found.iter().map(|task| task.id));
     let wall = table.clock.wall();
-    let judge = Judge {
+    let shared = Shared {
         wall,
-        grace: crate::clock::nanos(grace),
-        home_turns: home_turns(&live),
-        live: &live,
-        last_parent: Cell::new((None, false)),
+        sites: sites.keys(),
         runtimes: table.runtimes.ids(),
     };
-    let mut tasks = Vec::with_capacity(live.len());
-    for task in &live {
-        let task = judge.task(task, &sites);
-        sites.live(&task);
-        tasks.push(task);
-    }
-    for task in &live {
-        sites.pending(task);
-    }
+    let judge = Judge::new(&found, shared, table.config.orphan_grace);
+    let mut unpolled = 0;
+    let judge_one = |found: Found| {
+        unpolled += usize::from(found.runtime == 0);
+        let pending = found.pending();
+        let task = judge.task(found);
+        sites.live(&task, pending);
+        task
+    };
+    // A task is no larger than what was found of it, so the vector keeps its memory.
+    let tasks = found.into_iter().map(judge_one).collect();
     let loss = Loss {
-        unconfirmed: ending.len() as u64,
+        unconfirmed,
         unaccounted,
         ..table.loss()
     };
-    let unpolled = live.iter().filter(|task| task.runtime == 0).count();
     let sites = sites.sorted();
     let positions = (sites.iter().enumerate())
         .map(|(at, site)| (site.index, at))
@@ -289,8 +289,9 @@ fn assemble(
     Snapshot {
         taken_at: wall.time(now),
         source: table.config.source,
-        grace,
+        grace: table.config.orphan_grace,
         tasks,
+        by_id,
         sites,
         positions,
         lineages: table.lineages(),
@@ -299,149 +300,25 @@ fn assemble(
     }
 }
 
-/// Finished turns of the tasks in which user spans with tasks under them were created.
-fn home_turns(live: &[Found]) -> HashMap<TaskId, u64> {
-    (live.iter())
-        .filter(|task| task.is(traits::HOSTS_SPANS))
-        .map(finished_turns)
-        .collect()
-}
-
-fn finished_turns(task: &Found) -> (TaskId, u64) {
-    let running = u64::from(task.turn.phase == RUNNING);
-    (TaskId::from_u64(task.id), task.turn.turns - running)
-}
-
-/// Whether a task is an orphan, as of its own copy: so it is none for longer than it is old.
-fn finding(
-    found: &Found,
-    parent_gone: Gone,
-    home_turns: &HashMap<TaskId, u64>,
-    grace: u64,
-) -> Option<Finding> {
-    let span = (found.spans.as_ref()).and_then(|spans| spans.outermost.as_deref());
-    let home = span.and_then(|span| span.home.as_ref());
-    let subject = Subject {
-        kind: found.kind(),
-        daemon: found.is(traits::DAEMON),
-        spawned_at: found.spawned_at,
-        parent: &found.parent,
-        parent_gone,
-        span,
-        home_turns: home.and_then(|home| home_turns.get(&home.id).copied()),
-    };
-    orphan::judge(&subject, grace, found.now)
-}
-
-/// Turns what was found into what is shown.
-struct Judge<'a> {
-    wall: Wall,
-    grace: u64,
-    home_turns: HashMap<TaskId, u64>,
-    live: &'a [Found],
-    /// The parent asked about last, and whether it is live.
-    last_parent: Cell<(Option<TaskId>, bool)>,
-    runtimes: HashMap<u32, tokio::runtime::Id>,
-}
-
-impl Judge<'_> {
-    fn task(&self, found: &Found, sites: &site::Sites) -> Task {
-        let wall = &self.wall;
-        let site = sites.key(found.site);
-        let age = found.now.saturating_sub(found.spawned_at);
-        let (busy, scheduled) = (found.busy(), found.scheduled());
-        let wakes = found.knows_wakes().then_some(found.wakes);
-        // A blocking closure runs once: before that it waits for its thread.
-        let knows_schedule = found.knows_wakes() || found.turn.phase == FRESH;
-        let idle = age.saturating_sub(busy).saturating_sub(scheduled);
-        let (parent_gone, status) = self.parent_gone(found);
-        Task {
-            id: TaskId::from_u64(found.id),
-            kind: found.kind(),
-            location: (found.own.as_ref()).map(|own| Arc::new(own.location.clone())),
-            name: match &found.own {
-                Some(own) => own.name.clone(),
-                None => site.name.clone(),
-            },
-            site_index: found.site,
-            daemon: found.is(traits::DAEMON),
-            parent: parent(found, status),
-            root: TaskId::from_u64(found.root),
-            lineage: found.lineage,
-            runtime: self.runtimes.get(&found.runtime).copied(),
-            age: Duration::from_nanos(age),
-            spawned_at: wall.time(found.spawned_at),
-            state: found.state(),
-            polls: found.turn.turns,
-            busy: Duration::from_nanos(busy),
-            scheduled: knows_schedule.then(|| Duration::from_nanos(scheduled)),
-            idle: knows_schedule.then(|| Duration::from_nanos(idle)),
-            longest_poll: Duration::from_nanos(found.longest_poll()),
-            last_polled: match found.turn.phase {
-                FRESH => None,
-                RUNNING => Some(wall.time(found.now)),
-                _ => Some(wall.time(found.turn.since)),
-            },
-            wakes: wakes.map(|wakes| wakes.wakes),
-            self_wakes: wakes.map(|wakes| wakes.self_wakes),
-            wakers: wakes.map(|wakes| wakes.wakers),
-            size: (found.size as usize).checked_sub(1),
-            orphaned: self.orphaned(found, parent_gone),
-            site,
+/// Takes out what is open, and counts it as ending.
+fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) {
+    found.retain(|task| {
+        let is_open = open.contains(&Mark::of(task));
+        if is_open {
+            sites.ending(task.site);
         }
-    }
-
-    fn orphaned(&self, found: &Found, parent_gone: Gone) -> Option<Orphaned> {
-        let finding = finding(found, parent_gone, &self.home_turns, self.grace)?;
-        Some(Orphaned {
-            since: self.wall.time(finding.since),
-            elapsed: Duration::from_nanos(found.now.saturating_sub(finding.since)),
-            cause: finding.cause,
-            certainty: finding.certainty,
-        })
-    }
-
-    fn parent_gone(&self, found: &Found) -> (Gone, ParentStatus) {
-        let fate = match found.parent.as_ref() {
-            ParentRef::None => return (Gone::No, ParentStatus::None),
-            ParentRef::Unknown(_) => return (Gone::No, ParentStatus::Unknown),
-            ParentRef::Known(fate) => fate,
-        };
-        // The copy decides, not the fate: a parent that was copied is shown, whatever has
-        // become of it since.
-        if self.is_live(fate.id) {
-            (Gone::No, ParentStatus::Live)
-        } else if fate.ended_at().is_none() && fate.ending_since().is_some() {
-            (Gone::Ending, ParentStatus::Ended)
-        } else {
-            (Gone::Ended, ParentStatus::Ended)
-        }
-    }
-
-    fn is_live(&self, id: TaskId) -> bool {
-        // Siblings follow each other.
-        let (last, was_live) = self.last_parent.get();
-        if last == Some(id) {
-            return was_live;
-        }
-        let found = (self.live).binary_search_by_key(&id.as_u64(), |task| task.id);
-        self.last_parent.set((Some(id), found.is_ok()));
-        found.is_ok()
-    }
+        !is_open
+    });
 }
 
-fn parent(found: &Found, status: ParentStatus) -> Option<Parent> {
-    let task = match found.parent.as_ref() {
-        ParentRef::None => None,
-        ParentRef::Unknown(id) => Some(id),
-        ParentRef::Known(fate) => Some(fate.id),
-    };
-    if task.is_none() && found.spans.is_none() {
-        return None;
+#[cfg(all(test, not(straggler_loom)))]
+mod tests {
+    use super::*;
+
+    /// Or a snapshot would hold both for a moment.
+    #[test]
+    fn a_task_takes_the_place_of_what_was_found_of_it() {
+        assert!(size_of::<Task>() <= size_of::<Found>());
+        assert!(size_of::<Found>() <= 176, "{}", size_of::<Found>());
     }
-    Some(Parent {
-        task,
-        status,
-        spans: found.spans.clone(),
-    })
 }

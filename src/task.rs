@@ -10,6 +10,8 @@ pub(crate) use lineage::Spans;
 pub use lineage::{Cause, Certainty, Orphaned, Parent, ParentSpan, ParentStatus};
 pub use location::Location;
 
+use crate::clock::{Nanos, Wall};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -103,33 +105,46 @@ pub(crate) struct SiteKey {
 /// Times agree with each other: `busy + scheduled + idle` is the age (up to the
 /// nanosecond), and a task in a poll has that poll's time in `busy`. What the
 /// source of this task can't know is `None`, never zero.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Task {
+    pub(crate) shared: Arc<Shared>,
     pub(crate) id: TaskId,
-    pub(crate) site: Arc<SiteKey>,
-    pub(crate) site_index: u32,
-    pub(crate) kind: Kind,
-    pub(crate) location: Option<Arc<Location>>,
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) daemon: bool,
-    pub(crate) parent: Option<Parent>,
     pub(crate) root: TaskId,
-    pub(crate) lineage: u32,
-    pub(crate) runtime: Option<tokio::runtime::Id>,
-    pub(crate) age: Duration,
-    pub(crate) spawned_at: SystemTime,
+    pub(crate) kind: Kind,
+    pub(crate) daemon: bool,
+    pub(crate) knows_wakes: bool,
     pub(crate) state: Option<State>,
+    pub(crate) site_index: u32,
+    /// Zero where it is unknown.
+    pub(crate) runtime: u32,
+    pub(crate) lineage: u32,
+    /// Bytes of the future plus one; zero where unknown.
+    pub(crate) size: u32,
+    pub(crate) spawned_at: Nanos,
+    /// In nanoseconds, as are the next four.
+    pub(crate) age: u64,
+    pub(crate) busy: u64,
+    pub(crate) scheduled: u64,
+    pub(crate) longest_poll: u64,
+    /// Zero before the first poll.
+    pub(crate) last_polled: Nanos,
     pub(crate) polls: u64,
-    pub(crate) busy: Duration,
-    pub(crate) scheduled: Option<Duration>,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) longest_poll: Duration,
-    pub(crate) last_polled: Option<SystemTime>,
-    pub(crate) wakes: Option<u64>,
-    pub(crate) self_wakes: Option<u64>,
-    pub(crate) wakers: Option<u64>,
-    pub(crate) size: Option<usize>,
+    pub(crate) wakes: u64,
+    pub(crate) self_wakes: u64,
+    pub(crate) wakers: u32,
     pub(crate) orphaned: Option<Orphaned>,
+    /// Place and name, where the site is the overflow site and can't tell.
+    pub(crate) own: Option<Box<SiteKey>>,
+    pub(crate) parent: Option<Parent>,
+}
+
+/// What the tasks of one snapshot have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) wall: Wall,
+    /// By their numbers, as are the runtimes.
+    pub(crate) sites: Vec<Arc<SiteKey>>,
+    pub(crate) runtimes: HashMap<u32, tokio::runtime::Id>,
 }
 
 impl Task {
@@ -141,7 +156,7 @@ impl Task {
     /// The name given to `task::Builder::name` or [`straggler::task`](crate::task),
     /// cut at [`Builder::max_name_len`](crate::Builder::max_name_len) bytes.
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.place().name.as_deref()
     }
 
     /// Task, local, blocking or block_on.
@@ -151,9 +166,13 @@ impl Task {
 
     /// Where it was spawned.
     pub fn location(&self) -> &Location {
-        match &self.location {
-            Some(location) => location,
-            None => &self.site.location,
+        &self.place().location
+    }
+
+    fn place(&self) -> &SiteKey {
+        match &self.own {
+            Some(own) => own,
+            None => &self.shared.sites[self.site_index as usize],
         }
     }
 
@@ -171,7 +190,7 @@ impl Task {
     /// The runtime that polls it; `None` before its first poll where that can't be
     /// known earlier, and for `straggler::spawn` without the layer.
     pub fn runtime(&self) -> Option<tokio::runtime::Id> {
-        self.runtime
+        self.shared.runtimes.get(&self.runtime).copied()
     }
 
     /// Whether it was declared a daemon: by [`daemon`](crate::daemon), or because its
@@ -183,12 +202,12 @@ impl Task {
 
     /// How long it has lived.
     pub fn age(&self) -> Duration {
-        self.age
+        Duration::from_nanos(self.age)
     }
 
     /// When it was spawned.
     pub fn spawned_at(&self) -> SystemTime {
-        self.spawned_at
+        self.shared.wall.time(self.spawned_at)
     }
 
     /// Running, scheduled or idle. Without wake events (hooks, `straggler::spawn`
@@ -205,47 +224,55 @@ impl Task {
 
     /// Time in polls, the present one included.
     pub fn busy(&self) -> Duration {
-        self.busy
+        Duration::from_nanos(self.busy)
     }
 
     /// Time between a wake (or the spawn) and the poll it led to.
     pub fn scheduled(&self) -> Option<Duration> {
-        self.scheduled
+        let known = self.knows_schedule();
+        known.then(|| Duration::from_nanos(self.scheduled))
     }
 
     /// Time spent waiting to be woken.
     pub fn idle(&self) -> Option<Duration> {
-        self.idle
+        let active = self.busy.saturating_add(self.scheduled);
+        let idle = self.age.saturating_sub(active);
+        self.knows_schedule().then(|| Duration::from_nanos(idle))
+    }
+
+    /// A blocking closure runs once: before that it waits for its thread.
+    fn knows_schedule(&self) -> bool {
+        self.knows_wakes || self.last_polled == 0
     }
 
     /// The longest poll so far, the present one included.
     pub fn longest_poll(&self) -> Duration {
-        self.longest_poll
+        Duration::from_nanos(self.longest_poll)
     }
 
     /// When its last poll ended, or the time of the snapshot while it is in one.
     pub fn last_polled(&self) -> Option<SystemTime> {
-        self.last_polled
+        (self.last_polled != 0).then(|| self.shared.wall.time(self.last_polled))
     }
 
     /// How often one of its wakers was used.
     pub fn wakes(&self) -> Option<u64> {
-        self.wakes
+        self.knows_wakes.then_some(self.wakes)
     }
 
     /// How often it woke itself from within its own poll.
     pub fn self_wakes(&self) -> Option<u64> {
-        self.self_wakes
+        self.knows_wakes.then_some(self.self_wakes)
     }
 
     /// Wakers of this task that somebody holds now.
     pub fn wakers(&self) -> Option<u64> {
-        self.wakers
+        self.knows_wakes.then(|| u64::from(self.wakers))
     }
 
     /// Bytes of its future as spawned.
     pub fn size(&self) -> Option<usize> {
-        self.size
+        (self.size as usize).checked_sub(1)
     }
 
     /// Since when, why and how surely it is an orphan: alive past the grace after
@@ -253,5 +280,35 @@ impl Task {
     /// that it does harm.
     pub fn orphaned(&self) -> Option<&Orphaned> {
         self.orphaned.as_ref()
+    }
+}
+
+impl fmt::Debug for Task {
+    /// What it says of itself, without what it shares with others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("name", &self.name())
+            .field("kind", &self.kind)
+            .field("location", self.location())
+            .field("daemon", &self.daemon)
+            .field("parent", &self.parent)
+            .field("root", &self.root)
+            .field("runtime", &self.runtime())
+            .field("age", &self.age())
+            .field("spawned_at", &self.spawned_at())
+            .field("state", &self.state)
+            .field("polls", &self.polls)
+            .field("busy", &self.busy())
+            .field("scheduled", &self.scheduled())
+            .field("idle", &self.idle())
+            .field("longest_poll", &self.longest_poll())
+            .field("last_polled", &self.last_polled())
+            .field("wakes", &self.wakes())
+            .field("self_wakes", &self.self_wakes())
+            .field("wakers", &self.wakers())
+            .field("size", &self.size())
+            .field("orphaned", &self.orphaned)
+            .finish()
     }
 }

@@ -4,12 +4,10 @@
 //! grows with the tasks. It settles nothing and goes by fates alone; for the rest ask
 //! for a snapshot.
 
+use super::judge::{HomeTurns, finding, finished_turns};
 use super::scan::{self, Found};
-use super::{finding, finished_turns};
-use crate::clock::Nanos;
 use crate::orphan::{self, Finding};
 use crate::table::{ENDING, Table, traits};
-use crate::task::TaskId;
 use std::collections::{HashMap, HashSet};
 
 /// What is alive at one spawn site.
@@ -39,12 +37,13 @@ pub(crate) fn census(
     table: &Table,
     mut visit: impl FnMut(&Found, Option<&Finding>),
 ) -> HashMap<u32, SiteCensus> {
+    // A task that came later may have a parent already passed by.
     let from = table.clock.now();
     let home_turns = hosts(table);
     let grace = crate::clock::nanos(table.config.orphan_grace);
     let mut sites: HashMap<u32, SiteCensus> = HashMap::new();
     let mut in_use = HashSet::new();
-    for task in tasks(table, from) {
+    for task in scan::tasks(table, from) {
         in_use.insert(task.runtime);
         let site = sites.entry(task.site).or_default();
         if task.turn.phase == ENDING {
@@ -68,15 +67,8 @@ pub(crate) fn census(
     sites
 }
 
-/// Those spawned up to `from`: a task that came later may have a parent already passed by.
-fn tasks(table: &Table, from: Nanos) -> impl Iterator<Item = Found> + '_ {
-    (table.slots())
-        .filter_map(|(index, _)| scan::look(table, index))
-        .filter(move |task| task.spawned_at <= from)
-}
-
 /// The turns of each task in which user spans were made.
-fn hosts(table: &Table) -> HashMap<TaskId, u64> {
+fn hosts(table: &Table) -> HomeTurns {
     (table.slots())
         .filter(|(_, slot)| slot.traits() & traits::HOSTS_SPANS != 0)
         .filter_map(|(index, _)| scan::look(table, index))

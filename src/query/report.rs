@@ -2,20 +2,47 @@
 
 use super::{Site, Snapshot};
 use crate::histogram::Histogram;
-use crate::task::{Cause, Certainty, Kind, Location, State, Task};
+use crate::task::{Cause, Certainty, Kind, Location, Orphaned, Task};
 use crate::text::{Count, Span};
-use std::collections::BTreeMap;
+use foldhash::fast::FixedState;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 /// Sites shown of each sort; the report says how many were left out.
 const MOST: usize = 10;
 
+/// Their site and lineage, and why they are orphans.
+type Key = (u32, u32, Cause, Certainty);
+
 /// The orphans of one site that share a story.
 struct Group<'a> {
-    tasks: Vec<&'a Task>,
-    cause: Cause,
-    certainty: Certainty,
+    count: u64,
+    /// By id.
+    first: &'a Task,
+    oldest: Duration,
+    longest: Duration,
+}
+
+impl<'a> Group<'a> {
+    fn new(first: &'a Task) -> Self {
+        Self {
+            count: 0,
+            first,
+            oldest: Duration::ZERO,
+            longest: Duration::ZERO,
+        }
+    }
+
+    fn add(&mut self, task: &'a Task, orphaned: &Orphaned) {
+        self.count += 1;
+        if task.id < self.first.id {
+            self.first = task;
+        }
+        self.oldest = self.oldest.max(task.age());
+        self.longest = self.longest.max(orphaned.elapsed());
+    }
 }
 
 impl fmt::Display for Snapshot {
@@ -33,83 +60,70 @@ impl fmt::Display for Snapshot {
 
 impl Snapshot {
     fn headline(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |state| {
-            let n = self.tasks.iter().filter(|task| task.state == state).count();
-            Count(n as u64)
-        };
-        writeln!(
+        let mut orphans = 0;
+        // Running, scheduled, idle, unknown.
+        let mut states = [0; 4];
+        for task in &self.tasks {
+            orphans += u64::from(task.orphaned.is_some());
+            states[task.state.map_or(3, |state| state as usize)] += 1;
+        }
+        let [running, scheduled, idle, unknown] = states.map(Count);
+        write!(
             f,
-            "{} live tasks, {} of them orphans   ({} running, {} scheduled, {} idle{})",
+            "{} live tasks, {} of them orphans   ({running} running, {scheduled} scheduled, {idle} idle",
             Count(self.tasks.len() as u64),
-            Count(self.orphans().count() as u64),
-            count(Some(State::Running)),
-            count(Some(State::Scheduled)),
-            count(Some(State::Idle)),
-            match self
-                .tasks
-                .iter()
-                .filter(|task| task.state.is_none())
-                .count()
-            {
-                0 => String::new(),
-                n => format!(", {} of unknown state", Count(n as u64)),
-            }
-        )
+            Count(orphans),
+        )?;
+        if unknown.0 > 0 {
+            write!(f, ", {unknown} of unknown state")?;
+        }
+        writeln!(f, ")")
     }
 
     fn orphan_groups(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut groups: BTreeMap<_, Group<'_>> = BTreeMap::new();
-        for task in self.orphans() {
-            let Some(orphaned) = task.orphaned() else {
-                continue;
-            };
-            let (cause, certainty) = (orphaned.cause(), orphaned.certainty());
-            let key = (task.site_index, task.lineage, cause, certainty);
-            let group = groups.entry(key).or_insert_with(|| Group {
-                tasks: Vec::new(),
-                cause,
-                certainty,
-            });
-            group.tasks.push(task);
+        let mut groups: HashMap<Key, Group<'_>, FixedState> = HashMap::default();
+        for task in &self.tasks {
+            if let Some(orphaned) = task.orphaned() {
+                let (cause, certainty) = (orphaned.cause(), orphaned.certainty());
+                let key = (task.site_index, task.lineage, cause, certainty);
+                let group = groups.entry(key).or_insert_with(|| Group::new(task));
+                group.add(task, orphaned);
+            }
         }
-        let mut groups: Vec<_> = groups.into_values().collect();
-        groups.sort_by_key(|group| std::cmp::Reverse(group.tasks.len()));
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_unstable_by_key(|(key, group)| (Reverse(group.count), *key));
         if groups.is_empty() {
             return writeln!(f, "\nno orphans");
         }
         writeln!(f, "\nORPHANS: alive after what started them ended")?;
-        for group in groups.iter().take(MOST) {
-            self.orphan_group(f, group)?;
+        for (key, group) in groups.iter().take(MOST) {
+            self.orphan_group(f, key, group)?;
         }
         left_out(f, groups.len(), "groups of orphans")
     }
 
-    fn orphan_group(&self, f: &mut fmt::Formatter<'_>, group: &Group<'_>) -> fmt::Result {
-        let Some(first) = group.tasks.first() else {
-            return Ok(());
-        };
-        let oldest = group.tasks.iter().map(|task| task.age).max();
-        let longest = group.tasks.iter().filter_map(|task| task.orphaned());
-        let longest = longest.map(|orphaned| orphaned.elapsed()).max();
+    fn orphan_group(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        &(_, _, cause, certainty): &Key,
+        group: &Group<'_>,
+    ) -> fmt::Result {
+        let first = group.first;
         writeln!(
             f,
             "{:>9}  {}  oldest {}",
-            Count(group.tasks.len() as u64),
+            Count(group.count),
             Named(first.location(), first.name(), first.kind()),
-            Span(oldest.unwrap_or_default()),
+            Span(group.oldest),
         )?;
-        let gone = match group.cause {
+        let gone = match cause {
             Cause::ParentEnded => "their parent task ended",
             Cause::SpanTaskEnded => "the task of their span ended",
             Cause::SpanClosed => "their span closed",
             Cause::SpanLeft => "their span was left",
         };
-        write!(
-            f,
-            "           {gone} up to {} ago",
-            Span(longest.unwrap_or_default())
-        )?;
-        if group.certainty == Certainty::Likely {
+        write!(f, "           {gone} up to {} ago", Span(group.longest))?;
+        if certainty == Certainty::Likely {
             f.write_str(" (likely: its task lives on, or its end is unconfirmed)")?;
         }
         writeln!(f)?;
@@ -161,7 +175,7 @@ impl Snapshot {
             .iter()
             .filter(|task| task.site_index == site.index)
         {
-            ages.record(crate::clock::nanos(task.age));
+            ages.record(task.age);
         }
         ages
     }

@@ -2,9 +2,10 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Key, PARKED, ParentTask, Poll, RUNNING, Reading, Table, WakeReading, copy, traits,
+    FRESH, Fate, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Reading, Slot, Table,
+    WakeReading, copy, traits,
 };
-use crate::task::{Kind, SiteKey, Spans, State};
+use crate::task::{Kind, SiteKey, Spans, State, TaskId};
 use std::sync::Arc;
 
 /// One task as it was found. Its times are at `now`.
@@ -17,8 +18,11 @@ pub(crate) struct Found {
     pub(crate) runtime: u32,
     pub(crate) now: Nanos,
     pub(crate) turn: Reading,
-    pub(crate) wakes: WakeReading,
-    pub(crate) woken_at: Option<Nanos>,
+    pub(crate) wakes: u64,
+    pub(crate) self_wakes: u64,
+    /// Zero where it isn't woken.
+    woken_at: Nanos,
+    pub(crate) wakers: u32,
     pub(crate) spawned_at: Nanos,
     pub(crate) root: u64,
     pub(crate) lineage: u32,
@@ -41,6 +45,27 @@ impl Found {
         self.is(traits::KNOWS_WAKES)
     }
 
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken_at != 0
+    }
+
+    /// The task that was being polled where it was spawned.
+    pub(crate) fn parent_id(&self) -> Option<TaskId> {
+        match self.parent.as_ref() {
+            ParentRef::None => None,
+            ParentRef::Unknown(id) => Some(id),
+            ParentRef::Known(fate) => Some(fate.id),
+        }
+    }
+
+    /// What becomes of that task, if it was seen.
+    pub(crate) fn parent_fate(&self) -> Option<&Fate> {
+        match self.parent.as_ref() {
+            ParentRef::Known(fate) => Some(fate),
+            ParentRef::None | ParentRef::Unknown(_) => None,
+        }
+    }
+
     /// Whether its end is told for certain, whatever holds its span.
     pub(crate) fn is_exact(&self) -> bool {
         self.is(traits::HOOKED | traits::BY_WRAPPER)
@@ -59,7 +84,7 @@ impl Found {
         match self.turn.phase {
             FRESH => Some(State::Scheduled),
             RUNNING => Some(State::Running),
-            PARKED if self.knows_wakes() => Some(if self.wakes.woken {
+            PARKED if self.knows_wakes() => Some(if self.is_woken() {
                 State::Scheduled
             } else {
                 State::Idle
@@ -101,24 +126,39 @@ impl Found {
     pub(crate) fn scheduled_now(&self) -> u64 {
         let since = match self.turn.phase {
             FRESH => Some(self.turn.since),
-            PARKED if self.wakes.woken => Some(self.woken_at.unwrap_or(0).max(self.turn.since)),
+            PARKED if self.is_woken() => Some(self.woken_at.max(self.turn.since)),
             _ => None,
         };
         since.map_or(0, |since| self.now.saturating_sub(since))
     }
 }
 
-/// All tasks spawned up to `from`. Those spawned while the scan is under way are left
-/// to the next one, so that no task is seen without a parent that is alive.
-pub(crate) fn scan(table: &Table, from: Nanos) -> Vec<Found> {
+/// Slots that are looked at between two looks at the clock.
+const BATCH: u32 = 256;
+
+/// Copies all tasks spawned up to `from`, and shows each to `see` while it is at hand. Those
+/// spawned while the scan is under way are left to the next one, so that no task is seen
+/// without a parent that is alive.
+pub(crate) fn scan(table: &Table, from: Nanos, mut see: impl FnMut(&Found)) -> Vec<Found> {
     // In one piece: a vector that grows to a million tasks maps and unmaps its memory
     // over and over, and the kernel makes the host's own allocations wait for that.
     let mut found = Vec::with_capacity(table.claimed());
-    for (index, _) in table.slots() {
-        let task = look(table, index).filter(|task| task.spawned_at <= from);
-        found.extend(task);
+    for task in tasks(table, from) {
+        see(&task);
+        found.push(task);
     }
     found
+}
+
+/// The tasks spawned up to `from`, each copied when it is asked for.
+pub(crate) fn tasks(table: &Table, from: Nanos) -> impl Iterator<Item = Found> + '_ {
+    let mut now = from;
+    table.slots().filter_map(move |(index, slot)| {
+        if index.is_multiple_of(BATCH) {
+            now = table.clock.now();
+        }
+        look_at(table, index, slot, from, &mut now)
+    })
 }
 
 /// The task in one slot, unless it is presumed ended.
@@ -127,19 +167,36 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
         index,
         generation: 0,
     });
+    look_at(table, index, slot, Nanos::MAX, &mut table.clock.now())
+}
+
+/// The task in a slot, if it was spawned up to `from`. `now` is read anew where something in
+/// the copy would lie ahead of it.
+#[inline]
+fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos) -> Option<Found> {
     let task = copy(slot, |id, generation, record| {
+        if record.spawned_at() > from || slot.traits() & traits::PRESUMED != 0 {
+            return None;
+        }
         let turn = slot.turn.read();
-        Found {
+        let wakes = slot.wakes.read();
+        let woken_at = woken_at(slot, &wakes);
+        if turn.since.max(woken_at) > *now {
+            *now = table.clock.now();
+        }
+        Some(Found {
             key: Key { index, generation },
             id,
             traits: slot.traits(),
             site: slot.site(),
             runtime: slot.runtime(),
             turn,
-            wakes: slot.wakes.read(),
-            woken_at: slot.wakes.woken_at(),
-            // Read after the turn, so that nothing in it lies ahead.
-            now: table.clock.now(),
+            wakes: wakes.wakes,
+            self_wakes: wakes.self_wakes,
+            woken_at,
+            // The balance has fewer bits.
+            wakers: wakes.wakers as u32,
+            now: *now,
             spawned_at: record.spawned_at(),
             root: record.root(id),
             lineage: record.lineage,
@@ -147,7 +204,16 @@ pub(crate) fn look(table: &Table, index: u32) -> Option<Found> {
             parent: record.parent.clone(),
             spans: record.spans.clone(),
             own: record.own.clone(),
-        }
+        })
     });
-    task.filter(|task| !task.is(traits::PRESUMED))
+    task.flatten()
+}
+
+/// When the pending wake was seen, zero if there is none.
+fn woken_at(slot: &Slot, wakes: &WakeReading) -> Nanos {
+    if !wakes.woken {
+        return 0;
+    }
+    // Whoever wakes may have flagged it and not yet noted the time.
+    slot.wakes.woken_at().unwrap_or(1)
 }

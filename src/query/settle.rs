@@ -22,6 +22,7 @@
 use super::scan::Found;
 use crate::table::{ENDING, PARKED};
 use crate::task::Kind;
+use foldhash::fast::FixedState;
 use std::collections::{HashMap, HashSet};
 
 /// What one look says. Tasks are named by key and turns, so that one that has moved
@@ -29,14 +30,16 @@ use std::collections::{HashMap, HashSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Look {
     /// Ended for sure, if a second look says so too.
-    pub(crate) over: HashSet<Mark>,
+    pub(crate) over: Marks,
     /// Alive after all, if a second look says so too.
-    pub(crate) alive: HashSet<Mark>,
+    pub(crate) alive: Marks,
     /// Neither live nor ended as far as can be known.
-    pub(crate) open: HashSet<Mark>,
+    pub(crate) open: Marks,
     /// Ended tasks of which it can't be told which they are.
     pub(crate) unaccounted: u64,
 }
+
+pub(crate) type Marks = HashSet<Mark, FixedState>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Mark {
@@ -55,13 +58,60 @@ impl Mark {
     }
 }
 
+/// What is seen of the tasks while they are copied: enough to know whether a look must go
+/// back to any of them.
 #[derive(Default)]
-struct Runtime<'a> {
-    tasks: usize,
-    ending: Vec<&'a Found>,
-    suspects: Vec<&'a Found>,
+pub(super) struct Seen {
+    runtimes: HashMap<u32, Tasks, FixedState>,
+    ending: Vec<Mark>,
+    /// Tasks that a runtime counts, though which is not known yet.
+    unpolled: usize,
+}
+
+/// How many tasks a runtime should count.
+#[derive(Clone, Copy, Default)]
+struct Tasks {
+    all: usize,
+    ending: usize,
+    suspects: usize,
     /// Those of the suspects that nobody could wake.
-    silent: Vec<&'a Found>,
+    silent: usize,
+}
+
+impl Seen {
+    pub(super) fn of(tasks: &[Found]) -> Self {
+        let mut seen = Self::default();
+        tasks.iter().for_each(|task| seen.add(task));
+        seen
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, task: &Found) {
+        let runtime = self.runtimes.entry(task.runtime).or_default();
+        let ending = task.turn.phase == ENDING;
+        if ending {
+            self.ending.push(Mark::of(task));
+        }
+        if task.kind() != Kind::Task {
+            return;
+        }
+        if task.runtime == 0 {
+            self.unpolled += 1;
+            return;
+        }
+        runtime.all += 1;
+        if ending {
+            runtime.ending += 1;
+        } else if is_suspect(task) {
+            runtime.suspects += 1;
+            runtime.silent += usize::from(is_silent(task));
+        }
+    }
+
+    /// The runtimes that tasks of any kind were last polled on.
+    pub(super) fn runtimes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.runtimes.keys().copied()
+    }
 }
 
 /// What a runtime says of itself.
@@ -72,48 +122,64 @@ pub(crate) struct Count {
     pub(crate) complete: bool,
 }
 
+/// What follows for the tasks of one runtime.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    EndingAlive,
+    EndingOver,
+    SuspectsOver,
+    SilentOpen { unaccounted: u64 },
+}
+
 /// Takes one look. `quiet` says that nothing was spawned and nothing ended while the
 /// tasks were copied and counted, `complete` that every task since is in the table.
-pub(crate) fn look(
+pub(super) fn look(
     tasks: &[Found],
+    seen: &Seen,
     quiet: bool,
     complete: bool,
     counts: &HashMap<u32, Count>,
 ) -> Look {
     let mut look = Look::default();
-    let mut runtimes: HashMap<u32, Runtime<'_>> = HashMap::new();
-    let mut unpolled = 0;
-    for task in tasks {
-        let ending = task.turn.phase == ENDING;
-        if ending {
-            look.open.insert(Mark::of(task));
-        }
-        if task.kind() != Kind::Task {
-            continue;
-        }
-        if task.runtime == 0 {
-            unpolled += 1;
-            continue;
-        }
-        let runtime = runtimes.entry(task.runtime).or_default();
-        runtime.tasks += 1;
-        if ending {
-            runtime.ending.push(task);
-        } else if is_suspect(task) {
-            runtime.suspects.push(task);
-            if !task.wakes.woken && task.wakes.wakers == 0 {
-                runtime.silent.push(task);
+    look.open.extend(&seen.ending);
+    let mut verdicts: HashMap<u32, Verdict, FixedState> = HashMap::default();
+    for (number, runtime) in seen.runtimes.iter().filter(|_| quiet) {
+        let count = counts.get(number);
+        let verdict = count.and_then(|count| judge(runtime, seen.unpolled, count, complete));
+        verdicts.extend(verdict.map(|verdict| (*number, verdict)));
+    }
+    if !verdicts.is_empty() {
+        for task in tasks.iter().filter(|task| task.kind() == Kind::Task) {
+            if let Some(&verdict) = verdicts.get(&task.runtime) {
+                look.settle(task, verdict);
             }
         }
     }
-    if quiet {
-        for (number, runtime) in &runtimes {
-            if let Some(count) = counts.get(number) {
-                look.judge(runtime, unpolled, count.alive, complete && count.complete);
-            }
+    for verdict in verdicts.values() {
+        if let Verdict::SilentOpen { unaccounted } = verdict {
+            look.unaccounted += unaccounted;
         }
     }
     look
+}
+
+/// Nothing, where it would change nothing.
+fn judge(tasks: &Tasks, unpolled: usize, count: &Count, complete: bool) -> Option<Verdict> {
+    // Tasks not yet polled may be this runtime's or another's.
+    let ended_at_least = tasks.all.saturating_sub(count.alive);
+    let ended_at_most = (tasks.all + unpolled).saturating_sub(count.alive);
+    let Some(rest) = ended_at_least.checked_sub(tasks.ending) else {
+        let all_known = complete && count.complete;
+        return (ended_at_most == 0 && all_known).then_some(Verdict::EndingAlive);
+    };
+    if rest == 0 {
+        return (tasks.ending > 0).then_some(Verdict::EndingOver);
+    }
+    if rest == tasks.suspects {
+        return Some(Verdict::SuspectsOver);
+    }
+    let unaccounted = rest.saturating_sub(tasks.silent) as u64;
+    Some(Verdict::SilentOpen { unaccounted })
 }
 
 /// Whether the last turn may have been the drop though it didn't look like it: a wake came
@@ -127,28 +193,31 @@ fn is_suspect(task: &Found) -> bool {
         && woken()
 }
 
+/// Whether nobody could wake it.
+fn is_silent(suspect: &Found) -> bool {
+    !suspect.is_woken() && suspect.wakers == 0
+}
+
 impl Look {
-    fn judge(&mut self, runtime: &Runtime<'_>, unpolled: usize, alive: usize, complete: bool) {
-        let marks = |tasks: &[&Found]| tasks.iter().map(|task| Mark::of(task)).collect::<Vec<_>>();
-        // Tasks not yet polled may be this runtime's or another's.
-        let ended_at_least = runtime.tasks.saturating_sub(alive);
-        let ended_at_most = (runtime.tasks + unpolled).saturating_sub(alive);
-        let Some(rest) = ended_at_least.checked_sub(runtime.ending.len()) else {
-            if ended_at_most == 0 && complete {
-                self.alive.extend(marks(&runtime.ending));
-            }
-            return;
-        };
-        self.over.extend(marks(&runtime.ending));
-        if rest == 0 {
+    fn settle(&mut self, task: &Found, verdict: Verdict) {
+        let mark = Mark::of(task);
+        if task.turn.phase == ENDING {
+            let settled = match verdict {
+                Verdict::EndingAlive => &mut self.alive,
+                _ => &mut self.over,
+            };
+            settled.insert(mark);
             return;
         }
-        if rest == runtime.suspects.len() {
-            self.over.extend(marks(&runtime.suspects));
-            self.open.extend(marks(&runtime.suspects));
-        } else {
-            self.open.extend(marks(&runtime.silent));
-            self.unaccounted += rest.saturating_sub(runtime.silent.len()) as u64;
+        match verdict {
+            Verdict::SuspectsOver if is_suspect(task) => {
+                self.over.insert(mark);
+                self.open.insert(mark);
+            }
+            Verdict::SilentOpen { .. } if is_suspect(task) && is_silent(task) => {
+                self.open.insert(mark);
+            }
+            _ => {}
         }
     }
 

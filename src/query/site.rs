@@ -1,8 +1,7 @@
 //! What a snapshot says of each spawn site.
 
-use super::scan::Found;
 use crate::histogram::Histogram;
-use crate::table::{self, Totals};
+use crate::table::{self, Poll, Totals};
 use crate::task::{Kind, Location, SiteKey, Task};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,8 +129,12 @@ impl Sites {
         Self { sites }
     }
 
-    pub(super) fn key(&self, site: u32) -> Arc<SiteKey> {
-        Arc::clone(&self.sites[site as usize].key)
+    /// Each site's key, by its number.
+    pub(super) fn keys(&self) -> Vec<Arc<SiteKey>> {
+        self.sites
+            .iter()
+            .map(|site| Arc::clone(&site.key))
+            .collect()
     }
 
     pub(super) fn ending(&mut self, site: u32) {
@@ -140,19 +143,15 @@ impl Sites {
         }
     }
 
-    pub(super) fn live(&mut self, task: &Task) {
+    /// Counts a live task, and its last poll, which is in no cell yet.
+    pub(super) fn live(&mut self, task: &Task, pending: Option<Poll>) {
         let Some(site) = self.sites.get_mut(task.site_index as usize) else {
             return;
         };
         site.live += 1;
         site.orphans += u64::from(task.orphaned.is_some());
-        site.oldest = site.oldest.max(Some(task.age));
-    }
-
-    /// Counts the last poll of a live task, which is in no cell yet.
-    pub(super) fn pending(&mut self, task: &Found) {
-        let site = self.sites.get_mut(task.site as usize);
-        if let (Some(site), Some(poll)) = (site, task.pending()) {
+        site.oldest = site.oldest.max(Some(task.age()));
+        if let Some(poll) = pending {
             site.totals.poll.record(poll.duration);
             if let Some(delay) = poll.delay {
                 site.totals.schedule.record(delay);

@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 /// were current, the trace they belong to.
 #[derive(Clone, Debug)]
 pub struct Parent {
-    pub(crate) task: Option<TaskId>,
-    pub(crate) status: ParentStatus,
-    pub(crate) spans: Option<Arc<Spans>>,
+    /// Of no meaning where its status is `None`.
+    task: TaskId,
+    status: ParentStatus,
+    spans: Option<Arc<Spans>>,
 }
 
 /// What was around the spawn besides the task. Shared by the record and the snapshot.
@@ -25,9 +26,25 @@ pub(crate) struct Spans {
 }
 
 impl Parent {
+    /// Nothing for a root.
+    pub(crate) fn new(
+        task: Option<TaskId>,
+        status: ParentStatus,
+        spans: Option<Arc<Spans>>,
+    ) -> Option<Self> {
+        if task.is_none() && spans.is_none() {
+            return None;
+        }
+        Some(Self {
+            task: task.unwrap_or(TaskId::from_u64(0)),
+            status,
+            spans,
+        })
+    }
+
     /// The innermost task at the spawn.
     pub fn task(&self) -> Option<TaskId> {
-        self.task
+        (self.status != ParentStatus::None).then_some(self.task)
     }
 
     /// What has become of that task.
@@ -113,23 +130,35 @@ impl ParentSpan {
 }
 
 /// Why a task is an orphan, since when, and how surely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Orphaned {
-    pub(crate) since: SystemTime,
-    pub(crate) elapsed: Duration,
-    pub(crate) cause: Cause,
-    pub(crate) certainty: Certainty,
+    /// Nanoseconds after 1970, which no clock of a running program is behind.
+    since: u64,
+    /// Nanoseconds, too.
+    elapsed: u64,
+    cause: Cause,
+    certainty: Certainty,
 }
 
 impl Orphaned {
+    pub(crate) fn new(since: SystemTime, elapsed: u64, cause: Cause, certainty: Certainty) -> Self {
+        let since = since.duration_since(SystemTime::UNIX_EPOCH);
+        Self {
+            since: since.map_or(0, crate::clock::nanos),
+            elapsed,
+            cause,
+            certainty,
+        }
+    }
+
     /// When what started it ended.
     pub fn since(&self) -> SystemTime {
-        self.since
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.since)
     }
 
     /// How long ago that was.
     pub fn elapsed(&self) -> Duration {
-        self.elapsed
+        Duration::from_nanos(self.elapsed)
     }
 
     /// What ended.
@@ -140,6 +169,17 @@ impl Orphaned {
     /// Whether what ended surely ended.
     pub fn certainty(&self) -> Certainty {
         self.certainty
+    }
+}
+
+impl fmt::Debug for Orphaned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orphaned")
+            .field("since", &self.since())
+            .field("elapsed", &self.elapsed())
+            .field("cause", &self.cause)
+            .field("certainty", &self.certainty)
+            .finish()
     }
 }
 
