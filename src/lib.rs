@@ -70,7 +70,7 @@
 //!   `https://` endpoints.
 //! - `console`: `Builder::console`, tokio-console's layer beside ours by one call.
 //!
-//! Not a feature: any `unsafe` code.
+//! One method is `unsafe`: `tracing-subscriber`'s, passed on.
 
 // The host's process is not ours to take down.
 #![warn(clippy::unwrap_used)]

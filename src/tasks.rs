@@ -50,7 +50,8 @@ impl Tasks {
     /// Copies every live task and judges which are orphans now.
     ///
     /// The poll path takes no lock that it holds, but for a task's first poll on a new
-    /// runtime, a thread's first poll at a site, and a turn that looks like the end; spawns
+    /// runtime, a thread's first poll at a site, and a turn that looks like the end of a task with
+    /// children; spawns
     /// and ends may meet it at one task's record, for some nanoseconds. Costs some hundred
     /// nanoseconds and bytes a task; where tasks look ended while their spans are held,
     /// 200 µs more for a second look. Two snapshots at once wait for each other.
