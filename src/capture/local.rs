@@ -402,8 +402,11 @@ impl Local {
 
     /// Ends the turn that the poll hooks began for the task of this id.
     #[cfg(tokio_unstable)]
+    #[inline]
     pub(crate) fn finish_current(&mut self, table: &Table, id: u64) {
-        if let Some(frame) = self.frames.iter().rfind(|frame| frame.current == id) {
+        if (self.frames.last()).is_some_and(|top| top.current == id) {
+            self.finish(table);
+        } else if let Some(frame) = self.frames.iter().rfind(|frame| frame.current == id) {
             self.finish_key(table, frame.key);
         }
     }

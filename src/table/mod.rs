@@ -39,6 +39,7 @@ use sites::Met;
 pub(crate) use sites::{OVERFLOW, Place, Site};
 pub(crate) use slab::{Key, Slot, copy};
 pub(crate) use strangers::Since;
+use tallies::LastSpawner;
 pub(crate) use tallies::{Outcome, Tally, Totals};
 pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
 pub(crate) use wakes::{WakeReading, WakerOp};
@@ -244,13 +245,11 @@ impl Table {
             Spawner::None => {}
             Spawner::Unknown(id) => record.parent = ParentTask::unknown(TaskId::from_u64(id)),
             Spawner::Task(key) => {
-                let spawner = self.slot(key);
-                let found = spawner.with_record(key.generation, |parent| {
-                    above = parent.lineage;
-                    spawner.fate(parent)
-                });
                 // A spawner that is not there any more can't be the one that spawns now.
-                record.parent = found.map_or(ParentTask::NONE, ParentTask::known);
+                if let Some(spawner) = self.spawner(tally, key) {
+                    above = spawner.lineage;
+                    record.parent = ParentTask::known(Arc::clone(&spawner.fate));
+                }
             }
         }
         let (site, is_daemon) = self.site(tally, &new.place, above, &mut record);
@@ -276,6 +275,21 @@ impl Table {
             self.by_task.insert(new.id, key.index);
         }
         Some(key)
+    }
+
+    /// What children of a task share, from the thread's memory if it spawned the last one too.
+    fn spawner<'a>(&self, tally: &'a mut Tally, key: Key) -> Option<&'a LastSpawner> {
+        let slot = self.slot(key);
+        let is_last = (tally.spawner.as_ref()).is_some_and(|last| last.key == key);
+        if !is_last || slot.generation() != key.generation {
+            let look = |record: &mut Record| LastSpawner {
+                key,
+                lineage: record.lineage,
+                fate: slot.fate(record),
+            };
+            tally.spawner = Some(slot.with_record(key.generation, look)?);
+        }
+        tally.spawner.as_ref()
     }
 
     /// The site of a place, and whether tasks from there are daemons; notes the lineage.

@@ -44,6 +44,13 @@ impl Sequence {
         Some(self.written(odd, change))
     }
 
+    /// Whether nobody writes at the moment.
+    #[cfg(any(tokio_unstable, straggler_loom, test))]
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.0.load(Ordering::Acquire).is_multiple_of(2)
+    }
+
     #[inline]
     fn written<R>(&self, odd: u32, change: impl FnOnce() -> R) -> R {
         // Pairs with the reader's fence: who reads one of the new values also reads the

@@ -7,7 +7,9 @@
 
 #[cfg(feature = "otlp")]
 use super::exemplars::{Exemplar, Exemplars};
+use super::fate::Fate;
 use super::sites::LastMet;
+use super::slab::Key;
 use crate::histogram::{self, Cells, Histogram, LIFETIME, POLL, SCHEDULE};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::turn::Poll;
@@ -199,6 +201,7 @@ impl Tallies {
             thread,
             sites: Vec::new(),
             met: LastMet::default(),
+            spawner: None,
         }
     }
 
@@ -276,6 +279,15 @@ pub(crate) struct Tally {
     thread: u64,
     sites: Thread,
     pub(super) met: LastMet,
+    pub(super) spawner: Option<LastSpawner>,
+}
+
+/// The task that spawned the thread's last one, with what its children share.
+#[derive(Debug)]
+pub(super) struct LastSpawner {
+    pub(super) key: Key,
+    pub(super) lineage: u32,
+    pub(super) fate: Arc<Fate>,
 }
 
 impl Tally {

@@ -170,8 +170,16 @@ impl Turn {
     #[cfg(any(tokio_unstable, straggler_loom, test))]
     #[inline]
     pub(crate) fn enter_told(&self, now: Nanos) -> Option<(u64, Option<Poll>)> {
+        let begin = || (self.begin(now, None), self.turns());
         for _ in 0..TRIES {
-            let begun = (self.sequence).try_write(|| (self.begin(now, None), self.turns()));
+            // Acquire pairs with the fence of the write that ended the turn before: if that is
+            // seen, and the number is even, then that write is over, and nobody else has one.
+            let running = self.phase.load(Ordering::Acquire) == RUNNING;
+            let begun = if !running && self.sequence.is_at_rest() {
+                Some(self.sequence.write(begin))
+            } else {
+                self.sequence.try_write(begin)
+            };
             if let Some((before, turn)) = begun {
                 return Some((turn, before));
             }
@@ -184,9 +192,13 @@ impl Turn {
     /// is still the task's.
     #[inline]
     pub(crate) fn exit_told(&self, now: Nanos, turn: u64, is_task: impl FnOnce() -> bool) {
+        let is_open = || self.turns() == turn && self.phase() == RUNNING;
+        if !is_open() {
+            return;
+        }
         // Where another thread writes it begins the next turn, which ends this one.
         self.sequence.try_write(|| {
-            if self.turns() == turn && is_task() {
+            if is_open() && is_task() {
                 self.end(now);
             }
         });
