@@ -16,7 +16,7 @@ use crate::Diagnosis;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::table::{LineageTree, Outcome, Table, Totals, traits};
-use crate::task::{Shared, Task, TaskId};
+use crate::task::{Parent, Shared, Task, TaskId};
 use judge::Judge;
 use parking_lot::Mutex;
 use settle::{Count, Look, Mark, Marks, Seen};
@@ -268,7 +268,10 @@ fn assemble(
     };
     let judge = Judge::new(&found, shared, table.config.orphan_grace);
     let mut unpolled = 0;
+    let mut in_doubt = Vec::new();
+    let mut place = 0_u32..;
     let judge_one = |found: Found| {
+        in_doubt.extend(place.next().filter(|_| judge.is_parent_in_doubt(&found)));
         unpolled += usize::from(found.runtime == 0);
         let pending = found.pending();
         let task = judge.task(found);
@@ -276,7 +279,10 @@ fn assemble(
         task
     };
     // A task is no larger than what was found of it, so the vector keeps its memory.
-    let tasks = found.into_iter().map(judge_one).collect();
+    let mut tasks: Vec<Task> = found.into_iter().map(judge_one).collect();
+    for place in in_doubt {
+        find_parent(&mut tasks, &by_id, place as usize);
+    }
     let loss = Loss {
         unconfirmed,
         unaccounted,
@@ -297,6 +303,19 @@ fn assemble(
         lineages: table.lineages(),
         loss,
         diagnoses: crate::diagnose::diagnose(table, unpolled),
+    }
+}
+
+/// Says of a task that its parent is alive, if it is among the tasks.
+#[cold]
+fn find_parent(tasks: &mut [Task], by_id: &[u32], place: usize) {
+    let parent = tasks[place].parent.as_ref().and_then(Parent::task);
+    let is_there = parent.is_some_and(|parent| {
+        let found = by_id.binary_search_by_key(&parent, |&at| tasks[at as usize].id);
+        found.is_ok()
+    });
+    if is_there && let Some(parent) = &mut tasks[place].parent {
+        parent.set_live();
     }
 }
 

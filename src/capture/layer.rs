@@ -119,18 +119,21 @@ where
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
         let span = id.into_u64();
-        local::with(&self.table, |local| {
+        let done = local::try_with(&self.table, |local| {
             if !local.enter_span(&self.table, span)
                 && let Some((_, fate)) = self.home_and_fate(local, span)
             {
                 fate.enter();
             }
         });
+        if done.is_none() {
+            self.missed(span);
+        }
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {
         let span = id.into_u64();
-        local::with(&self.table, |local| {
+        let done = local::try_with(&self.table, |local| {
             if !local.exit_span(&self.table, span)
                 && let Some((home, fate)) = self.home_and_fate(local, span)
             {
@@ -138,6 +141,9 @@ where
                 fate.leave(self.table.clock.now(), turns);
             }
         });
+        if done.is_none() {
+            self.missed(span);
+        }
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -156,7 +162,8 @@ where
                 return;
             };
             let now = || self.table.clock.now();
-            let applied = slot.wakes.apply(key.generation, op, own.is_some(), now);
+            let by_itself = own.is_some() && op.wakes() && local.is_polling();
+            let applied = slot.wakes.apply(key.generation, op, by_itself, now);
             if !applied && slot.generation() == key.generation {
                 self.table.loss.out_of_order();
             }
@@ -180,6 +187,14 @@ impl Capture {
     pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
         self.table.set_installed();
         self.sight.connect(dispatch, &self.seat);
+    }
+
+    /// A span was entered or left on a thread that has no storage any more. Most are none of ours.
+    #[cold]
+    fn missed(&self, span: u64) {
+        if self.table.by_span(span).is_some() || self.table.known_span_fate(span).is_some() {
+            self.table.loss.thread_gone();
+        }
     }
 
     /// The task being polled here and the fate of a user span, if the span was created in it

@@ -77,14 +77,20 @@ struct BlockOn {
 }
 
 /// Runs `f` with the calling thread's own state. `None` where the thread's storage is
-/// gone or in use; that is counted.
+/// gone or in use.
 #[inline]
-pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Option<R> {
+pub(crate) fn try_with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Option<R> {
     let found = LOCALS.try_with(|locals| {
         let mut locals = locals.try_borrow_mut().ok()?;
         Some(f(locals.of(table)))
     });
-    let result = found.ok().flatten();
+    found.ok().flatten()
+}
+
+/// The same; `None` is counted.
+#[inline]
+pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Option<R> {
+    let result = try_with(table, f);
     if result.is_none() {
         table.loss.thread_gone();
     }
@@ -237,6 +243,12 @@ impl Local {
         (top.span == span).then_some(top.key)
     }
 
+    /// Whether the task of the innermost turn is the one that tokio says is being polled here.
+    #[inline]
+    pub(crate) fn is_polling(&self) -> bool {
+        (self.frames.last()).is_some_and(|top| top.current == raw_current())
+    }
+
     /// A span was entered. Gives true where it is a task's own; false says that it may
     /// be a user's.
     #[inline]
@@ -316,6 +328,9 @@ impl Local {
     #[cfg(tokio_unstable)]
     #[inline]
     pub(crate) fn begin_told(&mut self, table: &Table, key: Key, slot: &Slot, id: u64) {
+        if slot.generation() != key.generation {
+            return;
+        }
         // What is above the task around this one was left behind: its end was never told.
         while (self.frames.last()).is_some_and(|top| top.current != raw_current()) {
             self.frames.pop();

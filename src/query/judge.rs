@@ -130,4 +130,13 @@ impl Judge {
             (Gone::Ended, ParentStatus::Ended)
         }
     }
+
+    /// Whether it can't be told yet if the parent is alive: it had no child when it was copied, and
+    /// nothing says that it ended. Then it is alive, if it was copied.
+    pub(super) fn is_parent_in_doubt(&self, task: &Found) -> bool {
+        task.parent_fate().is_some_and(|fate| {
+            let seen = self.live_parents.contains(&fate.id);
+            !seen && fate.ended_at().is_none() && fate.ending_since().is_none()
+        })
+    }
 }

@@ -69,19 +69,26 @@ impl Index {
         (at & self.mask) as usize
     }
 
-    /// Notes the slot of a number, which must be told by the slot already.
-    pub(crate) fn insert(&self, number: u64, slot: u32) {
+    /// Makes the place of a number, so that a look-up is a look into it whatever is there.
+    pub(crate) fn prepare(&self, number: u64) -> &AtomicU32 {
         let at = self.place(number);
         let page =
             self.places[at / PAGE].get_or_init(|| (0..PAGE).map(|_| AtomicU32::new(0)).collect());
+        &page[at % PAGE]
+    }
+
+    /// Notes the slot of a number, which must be told by the slot already. Gives the slot that has
+    /// its place, if there is one.
+    pub(crate) fn insert(&self, number: u64, slot: u32) -> Option<u32> {
+        let place = self.prepare(number);
         // Sequentially consistent here and below, as an end that comes before its task is
-        // told by the order of this and another cell: see `Table::ended_early`.
-        let taken =
-            page[at % PAGE].compare_exchange(0, slot + 1, Ordering::SeqCst, Ordering::Relaxed);
-        if taken.is_err() {
-            self.crowded.fetch_add(1, Ordering::SeqCst);
-            self.elsewhere.insert(number, slot);
-        }
+        // told by the order of this and another cell: see `Table::ended_early`. (loom takes
+        // such accesses for weaker ones, so there is no model of that.)
+        let taken = place.compare_exchange(0, slot + 1, Ordering::SeqCst, Ordering::Relaxed);
+        let other = taken.err()?;
+        self.crowded.fetch_add(1, Ordering::SeqCst);
+        self.elsewhere.insert(number, slot);
+        Some(other - 1)
     }
 
     /// Forgets a number that was noted.

@@ -185,7 +185,7 @@ impl Table {
     pub(crate) fn unpolled_tasks(&self) -> Option<usize> {
         /// More are not worth the time of the poll that asks.
         const MOST: usize = 4_096;
-        if self.slab.claimed() > MOST {
+        if self.slab.used() > MOST {
             return None;
         }
         let waits = |slot: &Slot| {
@@ -269,12 +269,25 @@ impl Table {
         tally.site(&self.tallies, site).spawned();
         slot.publish(new.id, new.span, site, traits, record);
         if new.span != 0 {
-            self.by_span.insert(new.span, key.index);
+            let other = self.by_span.insert(new.span, key.index);
+            if let Some(other) = other.filter(|&other| self.slot_at(other).span() == new.span) {
+                self.end_ghost(tally, other, new.span, now);
+            }
         }
         if self.has_id_noted(traits) {
             self.by_task.insert(new.id, key.index);
         }
         Some(key)
+    }
+
+    /// Ends a task of which the close of its span was never heard, as another has the number now.
+    #[cold]
+    fn end_ghost(&self, tally: &mut Tally, index: u32, span: u64, now: Nanos) {
+        let has = |slot: &Slot| slot.span() == span;
+        if let Some((key, _)) = self.slot_at(index).key(index, has) {
+            self.loss.out_of_order();
+            self.end(Some(tally), key, now, LastTurn::Drop, Outcome::Unknown);
+        }
     }
 
     /// What children of a task share, from the thread's memory if it spawned the last one too.
@@ -427,11 +440,10 @@ impl Table {
         let id = slot.id();
         let (span, site) = (slot.span(), slot.site());
         let reading = slot.turn.read();
-        let traits = slot.traits();
-        let presumed = traits & traits::PRESUMED != 0;
-        let Some(record) = slot.retire(key.generation) else {
+        let Some((record, traits)) = slot.retire(key.generation) else {
             return;
         };
+        let presumed = traits & traits::PRESUMED != 0;
         if let Some(fate) = record.fate.as_ref().filter(|_| !presumed) {
             fate.end(at);
         }
@@ -514,6 +526,7 @@ impl Table {
     /// the entry into the index are sequentially consistent, so one of the two sees the other.
     #[cfg(tokio_unstable)]
     pub(crate) fn ended_early(&self, id: u64) {
+        self.by_task.prepare(id);
         self.early_ends[id as usize % EARLY_ENDS].store(id, Ordering::SeqCst);
     }
 

@@ -27,28 +27,22 @@ impl Sequence {
         self.written(odd, change)
     }
 
-    /// Changes fields where another thread may want to at the same time. Gives `None`, and
-    /// changes nothing, while it does.
+    /// The number, while nobody writes.
     #[inline]
-    pub(crate) fn try_write<R>(&self, change: impl FnOnce() -> R) -> Option<R> {
-        let even = self.0.load(Ordering::Relaxed);
-        let odd = even | 1;
-        // Acquire pairs with the last store of the other's write, which is seen whole.
-        if odd == even
-            || (self.0)
-                .compare_exchange(even, odd, Ordering::Acquire, Ordering::Relaxed)
-                .is_err()
-        {
-            return None;
-        }
-        Some(self.written(odd, change))
+    pub(crate) fn at_rest(&self) -> Option<u32> {
+        // Acquire pairs with the last store of a write, which is seen whole.
+        Some(self.0.load(Ordering::Acquire)).filter(|number| number.is_multiple_of(2))
     }
 
-    /// Whether nobody writes at the moment.
-    #[cfg(any(tokio_unstable, straggler_loom, test))]
+    /// Changes fields where another thread may want to at the same time. Gives `None`, and
+    /// changes nothing, if there was a write since the number was `rest`.
     #[inline]
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.0.load(Ordering::Acquire).is_multiple_of(2)
+    pub(crate) fn write_from<R>(&self, rest: u32, change: impl FnOnce() -> R) -> Option<R> {
+        let odd = rest | 1;
+        (self.0)
+            .compare_exchange(rest, odd, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        Some(self.written(odd, change))
     }
 
     #[inline]

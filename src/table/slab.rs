@@ -87,17 +87,19 @@ impl Slot {
     }
 
     /// Empties the slot, once: of all who know of a task's end, one gets the record.
-    pub(crate) fn retire(&self, generation: u32) -> Option<Record> {
+    /// With it come the traits it had then.
+    pub(crate) fn retire(&self, generation: u32) -> Option<(Record, u32)> {
         let mut record = self.record.lock();
         if self.generation.load(Ordering::Relaxed) != generation {
             return None;
         }
         let taken = record.take()?;
+        let traits = self.traits();
         self.id.store(0, Ordering::Release);
         self.span.store(0, Ordering::Relaxed);
         self.generation
             .store(generation.wrapping_add(1), Ordering::Release);
-        Some(taken)
+        Some((taken, traits))
     }
 
     /// Looks into the record of one generation.
@@ -196,26 +198,43 @@ impl Slab {
     /// Takes a free slot, or `None` at the limit. Threads with different `hint`s
     /// rarely meet.
     pub(crate) fn claim(&self, hint: usize) -> Option<(Key, &Slot)> {
-        // The thread's own list first, then what others have left.
-        let index = (0..LISTS).find_map(|list| self.pop(hint.wrapping_add(list) % LISTS))?;
+        let own = hint % LISTS;
+        let index = (self.pop(own))
+            .or_else(|| self.take_batch(own))
+            .or_else(|| (0..LISTS).find_map(|list| self.pop(list)))?;
         let slot = self.slot(index);
         let generation = slot.generation();
         Some((Key { index, generation }, slot))
     }
 
     fn pop(&self, list: usize) -> Option<u32> {
-        let mut free = self.free[list].lock();
-        if free.is_empty() && self.fresh.load(Ordering::Relaxed) < self.capacity {
-            let start = self.fresh.fetch_add(BATCH, Ordering::Relaxed);
-            let end = start.saturating_add(BATCH).min(self.capacity);
-            if start >= end {
-                // Undone, so that ever more empty tries can't make it wrap.
-                self.fresh.fetch_sub(BATCH, Ordering::Relaxed);
-            }
-            // Config::check keeps the capacity below u32::MAX.
-            free.extend((start..end).rev().map(|index| index as u32));
-        }
-        free.pop()
+        self.free[list].lock().pop()
+    }
+
+    /// Fills a list: from another that has many, as where one thread spawns and others end; else
+    /// with fresh slots. Gives one of them.
+    fn take_batch(&self, own: usize) -> Option<u32> {
+        let mut batch = (0..LISTS)
+            .filter(|&list| list != own)
+            .find_map(|list| {
+                let mut free = self.free[list].lock();
+                let rest = free.len().checked_sub(BATCH)?;
+                Some(free.split_off(rest))
+            })
+            .or_else(|| self.fresh_batch())?;
+        let index = batch.pop();
+        self.free[own].lock().extend(batch);
+        index
+    }
+
+    fn fresh_batch(&self) -> Option<Vec<u32>> {
+        let more = |fresh: usize| (fresh < self.capacity).then(|| fresh.saturating_add(BATCH));
+        let start = (self.fresh)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        let end = start.saturating_add(BATCH).min(self.capacity);
+        // Config::check keeps the capacity below u32::MAX.
+        Some((start..end).rev().map(|index| index as u32).collect())
     }
 
     /// Gives a retired slot back.
@@ -233,8 +252,12 @@ impl Slab {
     /// About how many slots are in use.
     pub(crate) fn claimed(&self) -> usize {
         let free: usize = self.free.iter().map(|list| list.lock().len()).sum();
-        let fresh = self.fresh.load(Ordering::Relaxed).min(self.capacity);
-        fresh.saturating_sub(free)
+        self.used().saturating_sub(free)
+    }
+
+    /// About how many slots were ever in use: those that a walk over them meets.
+    pub(crate) fn used(&self) -> usize {
+        self.fresh.load(Ordering::Relaxed).min(self.capacity)
     }
 
     /// Every slot that was ever used.
@@ -279,6 +302,16 @@ mod tests {
         slab.release(0, keys[7].index);
         assert_eq!(slab.claim(99).expect("one is free").0.index, keys[7].index);
         assert!(slab.claim(0).is_none());
+    }
+
+    #[test]
+    fn a_thread_that_only_spawns_takes_what_others_give_back() {
+        let slab = Slab::new(100_000);
+        for _ in 0..10_000 {
+            let (key, _) = slab.claim(0).expect("nearly all are free");
+            slab.release(1, key.index);
+        }
+        assert!(slab.used() <= 3 * BATCH, "{}", slab.used());
     }
 
     /// What a live task costs, but for its places in the index.

@@ -19,12 +19,10 @@
 
 use super::sequence::Sequence;
 use crate::clock::Nanos;
-#[cfg(any(tokio_unstable, straggler_loom, test))]
 use crate::sync::spin_loop;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A write takes some nanoseconds, unless its thread was taken off its processor.
-#[cfg(any(tokio_unstable, straggler_loom, test))]
 const TRIES: usize = if cfg!(straggler_loom) { 2 } else { 128 };
 
 pub(crate) const FRESH: u32 = 0;
@@ -170,18 +168,18 @@ impl Turn {
     #[cfg(any(tokio_unstable, straggler_loom, test))]
     #[inline]
     pub(crate) fn enter_told(&self, now: Nanos) -> Option<(u64, Option<Poll>)> {
-        let begin = || (self.begin(now, None), self.turns());
         for _ in 0..TRIES {
             // Acquire pairs with the fence of the write that ended the turn before: if that is
-            // seen, and the number is even, then that write is over, and nobody else has one.
+            // seen, and the number is at rest, then that write is over, and there is no other.
             let running = self.phase.load(Ordering::Acquire) == RUNNING;
-            let begun = if !running && self.sequence.is_at_rest() {
-                Some(self.sequence.write(begin))
-            } else {
-                self.sequence.try_write(begin)
+            let begin = || (self.turns() + 1, self.begin(now, None));
+            let begun = match self.sequence.at_rest() {
+                Some(_) if !running => Some(self.sequence.write(begin)),
+                Some(rest) => self.sequence.write_from(rest, begin),
+                None => None,
             };
-            if let Some((before, turn)) = begun {
-                return Some((turn, before));
+            if begun.is_some() {
+                return begun;
             }
             spin_loop();
         }
@@ -189,19 +187,27 @@ impl Turn {
     }
 
     /// Ends the turn of this number, if the task has begun no other; `is_task` says whether it
-    /// is still the task's.
+    /// is still the task's. (Were the slot given to another between that and the end, at a
+    /// runtime's shutdown, that one would be shown as polled once.)
     #[inline]
-    pub(crate) fn exit_told(&self, now: Nanos, turn: u64, is_task: impl FnOnce() -> bool) {
-        let is_open = || self.turns() == turn && self.phase() == RUNNING;
-        if !is_open() {
-            return;
-        }
-        // Where another thread writes it begins the next turn, which ends this one.
-        self.sequence.try_write(|| {
-            if is_open() && is_task() {
-                self.end(now);
+    pub(crate) fn exit_told(&self, now: Nanos, turn: u64, is_task: impl Fn() -> bool) {
+        for _ in 0..TRIES {
+            let rest = self.sequence.at_rest();
+            if self.turns() != turn || self.phase() != RUNNING {
+                // The next turn has begun, and has ended this one.
+                return;
             }
-        });
+            let end = || {
+                if is_task() {
+                    self.end(now);
+                }
+            };
+            // Who writes since the turn was found open may have begun the next.
+            if rest.is_some_and(|rest| self.sequence.write_from(rest, end).is_some()) {
+                return;
+            }
+            spin_loop();
+        }
     }
 
     fn begin(&self, now: Nanos, woken: Option<Nanos>) -> Option<Poll> {
@@ -372,6 +378,30 @@ mod models {
                 assert_eq!(read.since, 21, "the end of the first is not the second's");
             } else {
                 assert_eq!((read.phase, read.turns), (PARKED, 1));
+            }
+        });
+    }
+
+    /// The end of a poll that is told late, beside the next poll and its end.
+    #[test]
+    fn a_late_end_beside_the_next_turn() {
+        loom::model(|| {
+            let turn = Arc::new(Turn::new());
+            turn.reset(1);
+            let (first, _) = turn.enter_told(10).expect("nobody else");
+            let late = {
+                let turn = Arc::clone(&turn);
+                thread::spawn(move || turn.exit_told(20, first, || true))
+            };
+            let second = turn.enter_told(21);
+            if let Some((second, _)) = second {
+                turn.exit_told(22, second, || true);
+            }
+            late.join().expect("no panic");
+            let read = turn.read();
+            assert_eq!(read.phase, PARKED);
+            if second.is_some() {
+                assert_eq!((read.turns, read.last, read.since), (2, 1, 22));
             }
         });
     }

@@ -97,10 +97,9 @@ impl Wakes {
         own: bool,
         now: impl FnOnce() -> Nanos,
     ) -> bool {
-        let woken = |word: u64| match own {
-            true => Some(word | WOKEN),
-            false => (word & WAKES < WAKES).then(|| (word + WAKE) | WOKEN),
-        };
+        // A wake beyond what the word can count is a wake all the same.
+        let counts = |word: u64| !own && word & WAKES < WAKES;
+        let woken = |word: u64| Some((word + WAKE * u64::from(counts(word))) | WOKEN);
         let change = |word: u64| {
             if (word ^ fresh(generation)) >> GENERATION != 0 {
                 return None;
@@ -118,6 +117,7 @@ impl Wakes {
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let Ok(before) = changed else { return false };
+        let balanced = op != WakerOp::Wake || before & WAKERS > 0;
         if op.wakes() {
             if before & WOKEN == 0 {
                 let at = if own { IN_POLL } else { now() };
@@ -126,8 +126,9 @@ impl Wakes {
             if own {
                 add(&self.own, 1);
             }
+            return balanced && (own || counts(before));
         }
-        op != WakerOp::Wake || before & WAKERS > 0
+        balanced
     }
 
     /// Takes the wake, if there is one, for the poll that begins now. Gives when it
@@ -150,15 +151,15 @@ impl Wakes {
     }
 
     pub(crate) fn read(&self) -> WakeReading {
+        // Before the word, which is cleared first: what a poll is just taking may be missing for
+        // a moment, and is never there twice.
+        let others = self.others.load(Ordering::Acquire);
         let word = self.word.load(Ordering::Acquire);
         let own = self.own.load(Ordering::Relaxed);
         WakeReading {
             woken: word & WOKEN != 0,
             wakers: word & WAKERS,
-            // Those that a poll is just taking may be missing for a moment.
-            wakes: own
-                .wrapping_add(self.others.load(Ordering::Relaxed))
-                .wrapping_add((word & WAKES) / WAKE),
+            wakes: own.wrapping_add(others).wrapping_add((word & WAKES) / WAKE),
             self_wakes: own,
         }
     }
@@ -176,7 +177,8 @@ impl Wakes {
 #[inline]
 fn add(count: &AtomicU64, by: u64) {
     let sum = count.load(Ordering::Relaxed).wrapping_add(by);
-    count.store(sum, Ordering::Relaxed);
+    // Release pairs with the reader's acquire.
+    count.store(sum, Ordering::Release);
 }
 
 #[cfg(all(test, not(straggler_loom)))]
@@ -248,14 +250,17 @@ mod models {
         loom::model(|| {
             let wakes = Arc::new(Wakes::new());
             wakes.reset(1);
-            let waker = {
+            // The poller is the thread: beside a loop that tries again, loom sees no
+            // interleaving of the load of whoever runs first.
+            let poller = {
                 let wakes = Arc::clone(&wakes);
-                thread::spawn(move || assert!(wakes.apply(1, WakerOp::WakeByRef, false, || 5)))
+                thread::spawn(move || wakes.take(9).is_some())
             };
-            let first = wakes.take(9).is_some();
-            waker.join().expect("the waker doesn't panic");
+            assert!(wakes.apply(1, WakerOp::WakeByRef, false, || 5));
+            let first = poller.join().expect("the poller doesn't panic");
             let second = wakes.take(9).is_some();
             assert!(first ^ second);
+            assert_eq!(wakes.read().wakes, 1);
         });
     }
 
@@ -275,6 +280,23 @@ mod models {
             let read = wakes.read();
             assert!(!read.woken);
             assert_eq!(read.wakers, 0);
+        });
+    }
+
+    /// A reader beside the poll that takes a wake counts it once, or not yet.
+    #[test]
+    fn a_wake_is_never_read_twice() {
+        loom::model(|| {
+            let wakes = Arc::new(Wakes::new());
+            wakes.reset(1);
+            wakes.apply(1, WakerOp::WakeByRef, false, || 5);
+            let poller = {
+                let wakes = Arc::clone(&wakes);
+                thread::spawn(move || wakes.take(9).is_some())
+            };
+            assert!(wakes.read().wakes <= 1);
+            assert!(poller.join().expect("the poller doesn't panic"));
+            assert_eq!(wakes.read().wakes, 1);
         });
     }
 }

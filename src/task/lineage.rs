@@ -42,6 +42,10 @@ impl Parent {
         })
     }
 
+    pub(crate) fn set_live(&mut self) {
+        self.status = ParentStatus::Live;
+    }
+
     /// The innermost task at the spawn.
     pub fn task(&self) -> Option<TaskId> {
         (self.status != ParentStatus::None).then_some(self.task)
