@@ -70,7 +70,7 @@ impl Builder {
     }
 
     /// How many live tasks are tracked at most; those beyond are refused and counted in
-    /// [`Loss::refused`](crate::Loss::refused). 1,048,576 by default, at some 250 bytes each
+    /// [`Loss::refused`](crate::Loss::refused). 1,048,576 by default, at some 190 bytes each
     /// when they are there; from 1 to 2³¹.
     pub fn max_live_tasks(mut self, max: usize) -> Self {
         self.config.max_live_tasks = max;
@@ -389,7 +389,8 @@ pub fn init() -> Result<Guard, Error> {
     Builder::new().init()
 }
 
-/// Installs straggler for the whole process as [`init`] does, with the cheapest source,
+/// Installs straggler for the whole process as [`init`] does, with the source that costs polls
+/// and spawns the least,
 /// [`Source::Hooks`], and gives the builder of the runtime that it watches: tokio's own,
 /// multi-thread, with everything enabled and straggler's hooks set.
 ///

@@ -16,7 +16,7 @@ pub enum Source {
     #[default]
     Spans,
     /// The callbacks of each runtime given to [`Tasks::hook`](crate::Tasks::hook). The
-    /// cheapest, and exact about ends. Needs `--cfg tokio_unstable`. Doesn't see
+    /// cheapest for polls and spawns, and exact about ends. Needs `--cfg tokio_unstable`. Doesn't see
     /// `block_on`, `spawn_blocking` and `LocalSet`, nor any wake; the turn in which an
     /// aborted task is dropped counts as its last poll, for hooks can't tell the two apart.
     Hooks,

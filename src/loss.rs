@@ -99,7 +99,8 @@ impl Loss {
     }
 
     /// Events in an order that tokio doesn't document, such as a waker dropped that
-    /// was never cloned.
+    /// was never cloned; more wakes of a task between two polls than can be counted (a
+    /// million); a poll by hooks that could not be begun beside the end of the one before.
     pub fn out_of_order(&self) -> u64 {
         self.out_of_order
     }

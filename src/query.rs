@@ -13,10 +13,11 @@ pub(crate) use scan::Found;
 pub use site::Site;
 
 use crate::Diagnosis;
+use crate::clock::Nanos;
 use crate::config::Source;
 use crate::loss::Loss;
 use crate::table::{LineageTree, Outcome, Table, Totals, traits};
-use crate::task::{Parent, Shared, Task, TaskId};
+use crate::task::{Shared, Task, TaskId};
 use judge::Judge;
 use parking_lot::Mutex;
 use settle::{Count, Look, Mark, Marks, Seen};
@@ -162,6 +163,7 @@ impl Reader {
         assemble(
             table,
             found,
+            from,
             site::Sites::new(sites, totals),
             &open,
             unaccounted,
@@ -249,6 +251,7 @@ fn refresh(table: &Table, found: &mut Vec<Found>, look: &Look) {
 fn assemble(
     table: &Table,
     mut found: Vec<Found>,
+    from: Nanos,
     mut sites: site::Sites,
     open: &Marks,
     unaccounted: u64,
@@ -259,19 +262,15 @@ fn assemble(
         take_out(&mut found, open, &mut sites);
     }
     let unconfirmed = (copied - found.len()) as u64;
-    let by_id = order::by_id(found.iter().map(|task| task.id));
     let wall = table.clock.wall();
     let shared = Shared {
         wall,
         sites: sites.keys(),
         runtimes: table.runtimes.ids(),
     };
-    let judge = Judge::new(&found, shared, table.config.orphan_grace);
+    let judge = Judge::new(&found, from, shared, table.config.orphan_grace);
     let mut unpolled = 0;
-    let mut in_doubt = Vec::new();
-    let mut place = 0_u32..;
     let judge_one = |found: Found| {
-        in_doubt.extend(place.next().filter(|_| judge.is_parent_in_doubt(&found)));
         unpolled += usize::from(found.runtime == 0);
         let pending = found.pending();
         let task = judge.task(found);
@@ -279,10 +278,8 @@ fn assemble(
         task
     };
     // A task is no larger than what was found of it, so the vector keeps its memory.
-    let mut tasks: Vec<Task> = found.into_iter().map(judge_one).collect();
-    for place in in_doubt {
-        find_parent(&mut tasks, &by_id, place as usize);
-    }
+    let tasks = found.into_iter().map(judge_one).collect();
+    let by_id = judge.into_places();
     let loss = Loss {
         unconfirmed,
         unaccounted,
@@ -303,19 +300,6 @@ fn assemble(
         lineages: table.lineages(),
         loss,
         diagnoses: crate::diagnose::diagnose(table, unpolled),
-    }
-}
-
-/// Says of a task that its parent is alive, if it is among the tasks.
-#[cold]
-fn find_parent(tasks: &mut [Task], by_id: &[u32], place: usize) {
-    let parent = tasks[place].parent.as_ref().and_then(Parent::task);
-    let is_there = parent.is_some_and(|parent| {
-        let found = by_id.binary_search_by_key(&parent, |&at| tasks[at as usize].id);
-        found.is_ok()
-    });
-    if is_there && let Some(parent) = &mut tasks[place].parent {
-        parent.set_live();
     }
 }
 

@@ -60,7 +60,8 @@ use tracing_core::dispatcher;
 /// | `on_before_task_poll`, `on_after_task_poll` | needed | – | – |
 ///
 /// Call each inside the hook of its name, once and on that hook's thread: who polls or spawns
-/// is known by the thread. They take no lock of yours, call nothing back and don't panic. If your
+/// is known by the thread. They don't panic, and but for a spawn, which asks the subscriber for the current span and
+/// OpenTelemetry for the current trace, call nothing back. If your
 /// part of a hook may panic, call straggler's first, as a call that is left out is a hook that
 /// is forgotten.
 ///

@@ -61,7 +61,7 @@ fn missing(source: Source, heard: u8, ends_untold: bool) -> Vec<&'static str> {
 }
 
 /// Whether some runtime has fewer tasks than are in the table. It counts a task until the
-/// terminate hook has returned.
+/// terminate hook has returned, but for those that its shutdown drops.
 fn counts_ended(table: &Table) -> bool {
     let mut tracked = HashMap::<u32, usize>::new();
     for (_, slot) in table.slots() {

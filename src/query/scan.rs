@@ -2,8 +2,8 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Fate, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Reading, Slot, Table,
-    WakeReading, copy, traits,
+    FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading,
+    copy, traits,
 };
 use crate::task::{Kind, SiteKey, Spans, State, TaskId};
 use std::sync::Arc;
@@ -55,14 +55,6 @@ impl Found {
             ParentRef::None => None,
             ParentRef::Unknown(id) => Some(id),
             ParentRef::Known(fate) => Some(fate.id),
-        }
-    }
-
-    /// What becomes of that task, if it was seen.
-    pub(crate) fn parent_fate(&self) -> Option<&Fate> {
-        match self.parent.as_ref() {
-            ParentRef::Known(fate) => Some(fate),
-            ParentRef::None | ParentRef::Unknown(_) => None,
         }
     }
 
@@ -180,7 +172,7 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
         }
         let turn = slot.turn.read();
         let wakes = slot.wakes.read();
-        let woken_at = woken_at(slot, &wakes);
+        let woken_at = woken_at(slot, &wakes, *now);
         if turn.since.max(woken_at) > *now {
             *now = table.clock.now();
         }
@@ -210,10 +202,10 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
 }
 
 /// When the pending wake was seen, zero if there is none.
-fn woken_at(slot: &Slot, wakes: &WakeReading) -> Nanos {
+fn woken_at(slot: &Slot, wakes: &WakeReading, now: Nanos) -> Nanos {
     if !wakes.woken {
         return 0;
     }
     // Whoever wakes may have flagged it and not yet noted the time.
-    slot.wakes.woken_at().unwrap_or(1)
+    slot.wakes.woken_at().unwrap_or(now)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 /// What a task was spawned from: the task that was being polled, the user spans that
 /// were current, the trace they belong to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parent {
     /// Of no meaning where its status is `None`.
     task: TaskId,
@@ -42,10 +42,6 @@ impl Parent {
         })
     }
 
-    pub(crate) fn set_live(&mut self) {
-        self.status = ParentStatus::Live;
-    }
-
     /// The innermost task at the spawn.
     pub fn task(&self) -> Option<TaskId> {
         (self.status != ParentStatus::None).then_some(self.task)
@@ -73,6 +69,16 @@ impl Parent {
     #[cfg(feature = "opentelemetry")]
     pub fn span_context(&self) -> Option<&opentelemetry::trace::SpanContext> {
         self.spans.as_ref()?.context.as_ref()
+    }
+}
+
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parent")
+            .field("task", &self.task())
+            .field("status", &self.status)
+            .field("spans", &self.spans)
+            .finish()
     }
 }
 
