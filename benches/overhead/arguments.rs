@@ -10,9 +10,14 @@ use crate::workload::Workload;
 /// The word after which the job of the load on the service comes.
 pub(crate) const LOAD: &str = "load";
 
+/// What `cargo bench` says to every bench.
+const BENCH: &str = "--bench";
+
 #[derive(Debug)]
 pub(crate) enum Command {
     Measure(Options),
+    /// `cargo test` runs benches too, without [`BENCH`].
+    Nothing,
     Child(Job),
     Load(LoadJob),
 }
@@ -27,7 +32,15 @@ pub(crate) struct Options {
     pub(crate) threads: Vec<usize>,
 }
 
-pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+    let args: Vec<_> = args.collect();
+    let is_ours = args
+        .first()
+        .is_some_and(|first| matches!(first.as_str(), CHILD | LOAD));
+    if !is_ours && !args.iter().any(|arg| arg == BENCH) {
+        return Ok(Command::Nothing);
+    }
+    let mut args = args.into_iter();
     let mut options = Options {
         quick: false,
         instructions: false,
@@ -45,8 +58,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, F
         match arg.as_str() {
             CHILD => return Ok(Command::Child(serde_json::from_str(&value()?)?)),
             LOAD => return Ok(Command::Load(serde_json::from_str(&value()?)?)),
-            // cargo says so to every bench.
-            "--bench" => {}
+            BENCH => {}
             "--quick" => options.quick = true,
             "--instructions" => options.instructions = true,
             "--rounds" => rounds = Some(number(&arg, &value()?)?),
