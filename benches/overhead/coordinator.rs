@@ -7,7 +7,7 @@ use crate::sample::{Amount, Job, Sample};
 use crate::shared::{Failure, children, target};
 use crate::variant::Variant;
 use crate::workload::Workload;
-use crate::{goals, report, sink, table};
+use crate::{goals, report, shared, sink, table};
 use std::time::Instant;
 
 /// Memory varies little from process to process, and a million tasks take their time.
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     }
     table::print(options, &results);
     let goals = goals::all(&results);
-    table::print_goals(&goals);
+    shared::goals::print(&goals);
     let path = report::write(options, &results, &goals, &target)?;
     println!("\nraw: {}", path.display());
     println!("took {} s", began.elapsed().as_secs());

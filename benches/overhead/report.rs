@@ -2,9 +2,9 @@
 //! raises [`VERSION`].
 
 use crate::arguments::Options;
-use crate::goals::Goal;
 use crate::results::{Measured, Results};
 use crate::shared::Failure;
+use crate::shared::goals::Goal;
 use crate::shared::machine::Machine;
 use serde::Serialize;
 use std::fs;

@@ -2,9 +2,10 @@
 
 use crate::arguments::{Job, Options, Watched};
 use crate::child::Answer;
+use crate::shared::goals::Goal;
 use crate::shared::machine::Machine;
 use crate::shared::{Failure, children, target};
-use crate::table;
+use crate::{goals, shared, table};
 use serde::Serialize;
 use std::fs;
 use std::time::Instant;
@@ -20,6 +21,7 @@ struct Report<'a> {
     rounds: usize,
     machine: Machine,
     answers: &'a [Answered],
+    goals: &'a [Goal],
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +80,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         println!("\n--quick: this shows that it runs; the figures mean nothing");
     }
     table::print(&levels, options.source, &answers);
+    let goals = goals::all(options.source, &answers);
+    shared::goals::print(&goals);
     let report = Report {
         version: VERSION,
         bench: "scale",
@@ -85,6 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         rounds: options.rounds,
         machine: Machine::this(),
         answers: &answers,
+        goals: &goals,
     };
     let path = target.join("scale.json");
     fs::write(&path, serde_json::to_string_pretty(&report)?)

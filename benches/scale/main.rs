@@ -24,6 +24,7 @@ compile_error!(
 mod arguments;
 mod child;
 mod coordinator;
+mod goals;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod snapshots;
