@@ -7,7 +7,6 @@ use crate::shared::machine::Machine;
 use crate::shared::{Failure, children, target};
 use crate::{goals, shared, table};
 use serde::Serialize;
-use std::fs;
 use std::time::Instant;
 
 /// Of the file's shape, which `docs/performance.md` describes.
@@ -91,9 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         answers: &answers,
         goals: &goals,
     };
-    let path = target.join("scale.json");
-    fs::write(&path, serde_json::to_string_pretty(&report)?)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let path = target::write(&target, report.bench, options.quick, &report)?;
     println!("\nraw: {}", path.display());
     println!("took {} s", began.elapsed().as_secs());
     Ok(complete)
