@@ -1,5 +1,6 @@
 //! What comes after `--`, and how a child is told its job.
 
+use crate::instructions::can_count;
 use crate::load::LoadJob;
 use crate::sample::Job;
 use crate::shared::Failure;
@@ -50,6 +51,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failu
         threads: vec![1, 2],
     };
     let mut rounds = None;
+    let mut threads_given = false;
     while let Some(arg) = args.next() {
         let mut value = || {
             args.next()
@@ -64,12 +66,38 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failu
             "--rounds" => rounds = Some(number(&arg, &value()?)?),
             "--only" => options.workloads = list(&value()?, &Workload::ALL, Workload::name)?,
             "--variants" => options.variants = list(&value()?, &Variant::ALL, Variant::name)?,
-            "--threads" => options.threads = vec![threads(&value()?)?],
+            "--threads" => {
+                threads_given = true;
+                options.threads = vec![threads(&value()?)?];
+            }
             other => return Err(format!("unknown argument {other:?}\n{}", usage()).into()),
         }
     }
+    if options.instructions {
+        let given = [
+            ("--quick", options.quick),
+            ("--rounds", rounds.is_some()),
+            ("--threads", threads_given),
+        ];
+        counts(&options.workloads, given)?;
+    }
     options.rounds = rounds.unwrap_or(if options.quick { 1 } else { options.rounds });
     Ok(Command::Measure(options))
+}
+
+/// Fails if instructions aren't counted by what was asked for besides, or of any of it.
+fn counts(workloads: &[Workload], given: [(&str, bool); 3]) -> Result<(), Failure> {
+    if let Some((other, _)) = given.into_iter().find(|(_, given)| *given) {
+        let why = "they are counted once, of a fixed number of operations, on 1 thread";
+        return Err(format!("{other} says nothing of --instructions: {why}; leave it out").into());
+    }
+    if !workloads.iter().copied().any(can_count) {
+        let can = Workload::ALL.into_iter().filter(|&each| can_count(each));
+        let can: Vec<_> = can.map(Workload::name).collect();
+        let can = can.join(",");
+        return Err(format!("--only leaves nothing to --instructions, which counts {can}").into());
+    }
+    Ok(())
 }
 
 fn number(name: &str, value: &str) -> Result<usize, Failure> {
