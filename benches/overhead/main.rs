@@ -1,4 +1,4 @@
-//! What straggler costs, beside nothing, beside the least that any layer or hook costs, and
+//! What straggler costs, beside nothing, beside a filtered layer and hooks that do nothing, and
 //! beside its peers.
 //!
 //! ```sh
