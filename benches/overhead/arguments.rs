@@ -89,13 +89,16 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failu
 fn counts(workloads: &[Workload], given: [(&str, bool); 3]) -> Result<(), Failure> {
     if let Some((other, _)) = given.into_iter().find(|(_, given)| *given) {
         let why = "they are counted once, of a fixed number of operations, on 1 thread";
-        return Err(format!("{other} says nothing of --instructions: {why}; leave it out").into());
+        return Err(format!("{other} can't go with --instructions: {why}; leave it out").into());
     }
     if !workloads.iter().copied().any(can_count) {
         let can = Workload::ALL.into_iter().filter(|&each| can_count(each));
         let can: Vec<_> = can.map(Workload::name).collect();
         let can = can.join(",");
-        return Err(format!("--only leaves nothing to --instructions, which counts {can}").into());
+        return Err(format!(
+            "--only leaves nothing for --instructions, which counts {can}; name one of these"
+        )
+        .into());
     }
     Ok(())
 }
