@@ -1,5 +1,6 @@
 //! What comes after `--`, and how a child is told its job.
 
+use crate::instructions::can_count;
 use crate::load::LoadJob;
 use crate::sample::Job;
 use crate::shared::Failure;
@@ -10,9 +11,14 @@ use crate::workload::Workload;
 /// The word after which the job of the load on the service comes.
 pub(crate) const LOAD: &str = "load";
 
+/// What `cargo bench` says to every bench.
+const BENCH: &str = "--bench";
+
 #[derive(Debug)]
 pub(crate) enum Command {
     Measure(Options),
+    /// `cargo test` runs benches too, without [`BENCH`].
+    Nothing,
     Child(Job),
     Load(LoadJob),
 }
@@ -27,7 +33,15 @@ pub(crate) struct Options {
     pub(crate) threads: Vec<usize>,
 }
 
-pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+    let args: Vec<_> = args.collect();
+    let is_ours = args
+        .first()
+        .is_some_and(|first| matches!(first.as_str(), CHILD | LOAD));
+    if !is_ours && !args.iter().any(|arg| arg == BENCH) {
+        return Ok(Command::Nothing);
+    }
+    let mut args = args.into_iter();
     let mut options = Options {
         quick: false,
         instructions: false,
@@ -37,6 +51,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, F
         threads: vec![1, 2],
     };
     let mut rounds = None;
+    let mut threads_given = false;
     while let Some(arg) = args.next() {
         let mut value = || {
             args.next()
@@ -45,19 +60,47 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, F
         match arg.as_str() {
             CHILD => return Ok(Command::Child(serde_json::from_str(&value()?)?)),
             LOAD => return Ok(Command::Load(serde_json::from_str(&value()?)?)),
-            // cargo says so to every bench.
-            "--bench" => {}
+            BENCH => {}
             "--quick" => options.quick = true,
             "--instructions" => options.instructions = true,
             "--rounds" => rounds = Some(number(&arg, &value()?)?),
             "--only" => options.workloads = list(&value()?, &Workload::ALL, Workload::name)?,
             "--variants" => options.variants = list(&value()?, &Variant::ALL, Variant::name)?,
-            "--threads" => options.threads = vec![threads(&value()?)?],
+            "--threads" => {
+                threads_given = true;
+                options.threads = vec![threads(&value()?)?];
+            }
             other => return Err(format!("unknown argument {other:?}\n{}", usage()).into()),
         }
     }
+    if options.instructions {
+        let given = [
+            ("--quick", options.quick),
+            ("--rounds", rounds.is_some()),
+            ("--threads", threads_given),
+        ];
+        counts(&options.workloads, given)?;
+    }
     options.rounds = rounds.unwrap_or(if options.quick { 1 } else { options.rounds });
     Ok(Command::Measure(options))
+}
+
+/// Fails if instructions aren't counted by what was asked for besides, or of any of it.
+fn counts(workloads: &[Workload], given: [(&str, bool); 3]) -> Result<(), Failure> {
+    if let Some((other, _)) = given.into_iter().find(|(_, given)| *given) {
+        let why = "they are counted once, of a fixed number of operations, on 1 thread";
+        return Err(format!("{other} can't go with --instructions: {why}; leave it out").into());
+    }
+    if !workloads.iter().copied().any(can_count) {
+        let can = Workload::ALL.into_iter().filter(|&each| can_count(each));
+        let can: Vec<_> = can.map(Workload::name).collect();
+        let can = can.join(",");
+        return Err(format!(
+            "--only leaves nothing for --instructions, which counts {can}; name one of these"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 fn number(name: &str, value: &str) -> Result<usize, Failure> {

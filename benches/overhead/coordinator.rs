@@ -7,7 +7,7 @@ use crate::sample::{Amount, Job, Sample};
 use crate::shared::{Failure, children, target};
 use crate::variant::Variant;
 use crate::workload::Workload;
-use crate::{goals, report, sink, table};
+use crate::{goals, report, shared, sink, table};
 use std::time::Instant;
 
 /// Memory varies little from process to process, and a million tasks take their time.
@@ -57,18 +57,22 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     }
     table::print(options, &results);
     let goals = goals::all(&results);
-    table::print_goals(&goals);
+    shared::goals::print(&goals);
     let path = report::write(options, &results, &goals, &target)?;
     println!("\nraw: {}", path.display());
     println!("took {} s", began.elapsed().as_secs());
     Ok(!results.any_failed())
 }
 
-/// The variants in another order each round, so that none always comes after the same one.
-fn in_turn(variants: &[Variant], round: usize) -> impl Iterator<Item = Variant> {
-    let first = round % variants.len().max(1);
-    let variants = variants.iter().cycle().skip(first).take(variants.len());
-    variants.copied()
+/// The variants in another order each round: each begins with another one, and every second round
+/// goes backwards, since in one direction each would always come after the same one.
+fn in_turn(variants: &[Variant], round: usize) -> Vec<Variant> {
+    let mut turn = variants.to_vec();
+    turn.rotate_left(round % variants.len().max(1));
+    if round % 2 == 1 {
+        turn.reverse();
+    }
+    turn
 }
 
 fn job(case: Case, quick: bool, sink: &str) -> Job {

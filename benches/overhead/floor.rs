@@ -1,5 +1,7 @@
-//! The least that any layer or hook costs: what tokio, `tracing` and the Registry do before the
-//! first line of straggler's runs.
+//! What a filtered layer or a hook costs that does nothing: what tokio, `tracing` and the Registry
+//! do before the first line of straggler's runs. The layer is behind `with_filter`, as any filtered
+//! layer is. straggler's own passes the filter by on enter, exit and close, so that beside user
+//! spans it can cost less than this floor.
 
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;

@@ -1,62 +1,10 @@
-//! What straggler is meant to cost at most, set against what was measured.
+//! What straggler is meant to cost at most. Each value is formed of the processes of one round,
+//! which ran one after the other.
 
 use crate::results::{Case, Figure, Results};
+use crate::shared::goals::{Goal, Limit};
 use crate::variant::Variant;
 use crate::workload::Workload;
-use serde::Serialize;
-
-/// One goal. It fails no run: a bench is no test.
-#[derive(Debug, Serialize)]
-pub(crate) struct Goal {
-    pub(crate) what: String,
-    pub(crate) limit: Limit,
-    pub(crate) unit: &'static str,
-    /// By each figure that says something of it. Empty where what it needs wasn't measured.
-    pub(crate) values: Vec<Value>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Value {
-    pub(crate) by: Figure,
-    pub(crate) value: f64,
-    pub(crate) met: bool,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Limit {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Limit {
-    fn is_kept_by(self, value: f64) -> bool {
-        match self {
-            Self::AtMost(limit) => value <= limit,
-            Self::AtLeast(limit) => value >= limit,
-        }
-    }
-}
-
-impl Goal {
-    fn new(what: String, limit: Limit, unit: &'static str) -> Self {
-        Self {
-            what,
-            limit,
-            unit,
-            values: Vec::new(),
-        }
-    }
-
-    fn by(mut self, by: Figure, value: Option<f64>) -> Self {
-        self.values.extend(value.map(|value| Value {
-            by,
-            value,
-            met: self.limit.is_kept_by(value),
-        }));
-        self
-    }
-}
 
 /// Those of which anything was measured.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
@@ -68,7 +16,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
         .chain(cores(results))
         .chain(memory)
         .chain(requests)
-        .filter(|goal| !goal.values.is_empty())
+        .filter(|goal| goal.is_measured())
         .collect()
 }
 
@@ -84,16 +32,18 @@ fn extras(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
     goals
         .into_iter()
         .map(move |(workload, ours, other, limit)| {
-            let ratio = |figure| {
-                let extra = |variant| {
-                    let case = Case {
-                        workload,
-                        threads,
-                        variant,
+            let ratios = |figure| {
+                results.each_round(|round| {
+                    let extra = |variant| {
+                        let case = Case {
+                            workload,
+                            threads,
+                            variant,
+                        };
+                        results.over_in(round, case, Variant::Bare, figure)
                     };
-                    results.over(case, Variant::Bare, figure)
-                };
-                share(extra(ours)?, extra(other)?)
+                    Some(share(extra(ours)?, extra(other)?))
+                })
             };
             let what = format!(
                 "{}: extra per {} / that of {}, {}",
@@ -103,8 +53,8 @@ fn extras(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
                 on(threads),
             );
             Goal::new(what, Limit::AtMost(limit), "×")
-                .by(Figure::Cpu, ratio(Figure::Cpu))
-                .by(Figure::Wall, ratio(Figure::Wall))
+                .by(Figure::Cpu.name(), ratios(Figure::Cpu))
+                .by(Figure::Wall.name(), ratios(Figure::Wall))
         })
 }
 
@@ -115,16 +65,18 @@ fn cores(results: &Results) -> impl Iterator<Item = Goal> {
         .into_iter()
         .flat_map(|workload| [Variant::Spans, Variant::Hooks].map(|variant| (workload, variant)));
     cases.map(|(workload, variant)| {
-        let ratio = |figure| {
-            let extra = |threads| {
-                let case = Case {
-                    workload,
-                    threads,
-                    variant,
+        let ratios = |figure| {
+            results.each_round(|round| {
+                let extra = |threads| {
+                    let case = Case {
+                        workload,
+                        threads,
+                        variant,
+                    };
+                    results.over_in(round, case, Variant::Bare, figure)
                 };
-                results.over(case, Variant::Bare, figure)
-            };
-            share(extra(2)?, extra(1)?)
+                Some(share(extra(2)?, extra(1)?))
+            })
         };
         let what = format!(
             "{}: extra per {}, on two threads / on one",
@@ -132,8 +84,8 @@ fn cores(results: &Results) -> impl Iterator<Item = Goal> {
             workload.op()
         );
         Goal::new(what, Limit::AtMost(1.0), "×")
-            .by(Figure::Cpu, ratio(Figure::Cpu))
-            .by(Figure::Wall, ratio(Figure::Wall))
+            .by(Figure::Cpu.name(), ratios(Figure::Cpu))
+            .by(Figure::Wall.name(), ratios(Figure::Wall))
     })
 }
 
@@ -160,38 +112,43 @@ fn memory(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
             workload.name(),
             on(threads),
         );
-        Goal::new(what, Limit::AtMost(200.0), "B")
-            .by(Figure::Bytes, results.over(case, floor, Figure::Bytes))
+        let bytes = results.each_round(|round| {
+            let over = results.over_in(round, case, floor, Figure::Bytes)?;
+            Some(Some(over))
+        });
+        Goal::new(what, Limit::AtMost(200.0), "B").by(Figure::Bytes.name(), bytes)
     })
 }
 
 fn requests(results: &Results, threads: usize) -> impl Iterator<Item = Goal> {
     let goals = [(Variant::Spans, 0.97), (Variant::Hooks, 0.99)];
     goals.into_iter().map(move |(ours, limit)| {
-        let of = |variant, figure| {
-            let case = Case {
-                workload: Workload::Axum,
-                threads,
-                variant,
-            };
-            results.median(case, figure)
+        let case = |variant| Case {
+            workload: Workload::Axum,
+            threads,
+            variant,
         };
-        let requests = || {
-            let figure = Figure::Requests;
-            Some(of(ours, figure)? / of(Variant::Bare, figure)?)
+        let ratios = |above, below, figure| {
+            results.each_round(|round| {
+                let of = |variant| results.in_round(round, case(variant), figure);
+                Some(share(of(above)?, of(below)?))
+            })
         };
-        // How many requests the same processor time is enough for.
-        let cpu = || Some(of(Variant::Bare, Figure::Cpu)? / of(ours, Figure::Cpu)?);
+        let bare = Variant::Bare;
         let what = format!("{}: requests / those of bare, {}", ours.name(), on(threads));
         Goal::new(what, Limit::AtLeast(limit), "×")
-            .by(Figure::Cpu, cpu())
-            .by(Figure::Requests, requests())
+            // How many requests the same processor time is enough for.
+            .by(Figure::Cpu.name(), ratios(bare, ours, Figure::Cpu))
+            .by(
+                Figure::Requests.name(),
+                ratios(ours, bare, Figure::Requests),
+            )
     })
 }
 
-/// One extra in parts of another, unless that one was lost in the noise.
-fn share(extra: f64, of: f64) -> Option<f64> {
-    (of > 0.0).then(|| extra / of)
+/// One in parts of another, unless that one was lost in the noise.
+fn share(one: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| one / of)
 }
 
 /// So many threads, in words.

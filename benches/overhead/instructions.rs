@@ -28,10 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     let mut complete = true;
     println!("instructions per operation, 1 thread: those of its worker");
     for &workload in &options.workloads {
-        if !matches!(
-            workload,
-            Workload::Churn | Workload::Yield | Workload::PingPong | Workload::Spans
-        ) {
+        if !can_count(workload) {
             continue;
         }
         println!("\n{}, per {}", workload.name(), workload.op());
@@ -42,11 +39,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
                     if variant == Variant::Bare {
                         bare = Some(count);
                     }
-                    let over = bare.map_or(0.0, |bare| count - bare);
-                    println!(
-                        "{:22} {count:>10.1} {over:>+10.1} over bare",
-                        variant.name()
-                    );
+                    let over = bare.map_or("-".to_owned(), |bare| format!("{:+.1}", count - bare));
+                    println!("{:22} {count:>10.1} {over:>10} over bare", variant.name());
                 }
                 Err(error) => {
                     complete = false;
@@ -56,6 +50,14 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         }
     }
     Ok(complete)
+}
+
+/// Whether its operations are all done by one worker.
+pub(crate) fn can_count(workload: Workload) -> bool {
+    matches!(
+        workload,
+        Workload::Churn | Workload::Yield | Workload::PingPong | Workload::Spans
+    )
 }
 
 fn per_op(

@@ -1,13 +1,13 @@
-//! `target/overhead.json`. Its shape is described in `docs/performance.md`; who changes it
+//! `overhead.json` in the target directory. Its shape is described in `docs/performance.md`; who changes it
 //! raises [`VERSION`].
 
 use crate::arguments::Options;
-use crate::goals::Goal;
 use crate::results::{Measured, Results};
 use crate::shared::Failure;
+use crate::shared::goals::Goal;
 use crate::shared::machine::Machine;
+use crate::shared::target;
 use serde::Serialize;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -38,8 +38,5 @@ pub(crate) fn write(
         samples: &results.0,
         goals,
     };
-    let path = target.join("overhead.json");
-    fs::write(&path, serde_json::to_string_pretty(&report)?)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(path)
+    target::write(target, report.bench, options.quick, &report)
 }

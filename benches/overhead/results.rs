@@ -7,8 +7,7 @@ use crate::workload::Workload;
 use serde::Serialize;
 
 /// What a sample is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
     /// Nanoseconds of one core for each operation.
     Wall,
@@ -26,8 +25,8 @@ impl Figure {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wall => "wall",
-            Self::Cpu => "CPU",
-            Self::Bytes => "resident",
+            Self::Cpu => "cpu",
+            Self::Bytes => "bytes",
             Self::Requests => "requests",
             Self::Busy => "busy",
         }
@@ -97,6 +96,34 @@ impl Results {
         let variant = other;
         let other = self.median(Case { variant, ..case }, figure)?;
         Some(self.median(case, figure)? - other)
+    }
+
+    /// What there is of each round, in their order.
+    pub(crate) fn each_round<T>(&self, of: impl Fn(usize) -> Option<T>) -> Vec<T> {
+        let rounds = self.0.iter().map(|each| each.round + 1).max().unwrap_or(0);
+        (0..rounds).filter_map(of).collect()
+    }
+
+    pub(crate) fn in_round(&self, round: usize, case: Case, figure: Figure) -> Option<f64> {
+        let mut measured = self.0.iter();
+        let found = measured.find(|each| each.case == case && each.round == round)?;
+        match &found.outcome {
+            Outcome::Sample(sample) => Some(value(sample, case, figure)),
+            Outcome::Failed(_) => None,
+        }
+    }
+
+    /// By how much a case lies above another variant in one round.
+    pub(crate) fn over_in(
+        &self,
+        round: usize,
+        case: Case,
+        other: Variant,
+        figure: Figure,
+    ) -> Option<f64> {
+        let variant = other;
+        let other = self.in_round(round, Case { variant, ..case }, figure)?;
+        Some(self.in_round(round, case, figure)? - other)
     }
 }
 

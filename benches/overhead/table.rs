@@ -1,7 +1,7 @@
 //! What the terminal shows.
 
 use crate::arguments::Options;
-use crate::goals::{self, Goal, Limit};
+use crate::goals;
 use crate::results::{Case, Figure, Results};
 use crate::shared::spread::Spread;
 use crate::variant::Variant;
@@ -107,21 +107,5 @@ fn short(value: f64) -> String {
         small if small < 10.0 => format!("{value:.2}"),
         medium if medium < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
-    }
-}
-
-pub(crate) fn print_goals(goals: &[Goal]) {
-    println!("\nGoals\n");
-    for goal in goals {
-        let limit = match goal.limit {
-            Limit::AtMost(limit) => format!("<= {limit:.2}"),
-            Limit::AtLeast(limit) => format!(">= {limit:.2}"),
-        };
-        print!("{:64} {limit:>9} {}", goal.what, goal.unit);
-        for value in &goal.values {
-            let met = if value.met { "met" } else { "NOT MET" };
-            print!("  {:>8}: {:>7.2} {met:7}", value.by.name(), value.value);
-        }
-        println!();
     }
 }

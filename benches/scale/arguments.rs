@@ -4,9 +4,14 @@ use crate::shared::Failure;
 use crate::shared::children::CHILD;
 use serde::{Deserialize, Serialize};
 
+/// What `cargo bench` says to every bench.
+const BENCH: &str = "--bench";
+
 #[derive(Debug)]
 pub(crate) enum Command {
     Measure(Options),
+    /// `cargo test` runs benches too, without [`BENCH`].
+    Nothing,
     Child(Job),
 }
 
@@ -50,7 +55,15 @@ const USAGE: &str = "arguments after `--`:
   --rounds N            how many processes each, 3 by default
   --source spans|hooks  what straggler goes by: spans by default";
 
-pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Command, Failure> {
+    let args: Vec<_> = args.collect();
+    let is_ours = args
+        .first()
+        .is_some_and(|first| matches!(first.as_str(), CHILD));
+    if !is_ours && !args.iter().any(|arg| arg == BENCH) {
+        return Ok(Command::Nothing);
+    }
+    let mut args = args.into_iter();
     let mut options = Options {
         quick: false,
         rounds: 3,
@@ -61,8 +74,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, F
         let mut value = || args.next().ok_or(format!("{arg} needs a value\n{USAGE}"));
         match arg.as_str() {
             CHILD => return Ok(Command::Child(serde_json::from_str(&value()?)?)),
-            // cargo says so to every bench.
-            "--bench" => {}
+            BENCH => {}
             "--quick" => options.quick = true,
             "--rounds" => rounds = Some(number(&value()?)?),
             "--source" => options.source = source(&value()?)?,

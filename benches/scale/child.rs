@@ -91,6 +91,8 @@ fn install(watched: Watched) -> Result<Option<Tasks>, Failure> {
         .max_live_tasks(1 << 21)
         // Its looks at a million tasks would fall into some measurements and not into others.
         .warn_on_orphans(false)
+        // Whether the parked are orphans is not to depend on how long the last level took.
+        .orphan_grace(Duration::ZERO)
         .build::<Registry>()?;
     tracing_subscriber::registry().with(layer).try_init()?;
     Ok(Some(tasks))

@@ -2,11 +2,11 @@
 
 use crate::arguments::{Job, Options, Watched};
 use crate::child::Answer;
+use crate::shared::goals::Goal;
 use crate::shared::machine::Machine;
 use crate::shared::{Failure, children, target};
-use crate::table;
+use crate::{goals, shared, table};
 use serde::Serialize;
-use std::fs;
 use std::time::Instant;
 
 /// Of the file's shape, which `docs/performance.md` describes.
@@ -20,6 +20,7 @@ struct Report<'a> {
     rounds: usize,
     machine: Machine,
     answers: &'a [Answered],
+    goals: &'a [Goal],
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +79,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         println!("\n--quick: this shows that it runs; the figures mean nothing");
     }
     table::print(&levels, options.source, &answers);
+    let goals = goals::all(options.source, &answers);
+    shared::goals::print(&goals);
     let report = Report {
         version: VERSION,
         bench: "scale",
@@ -85,10 +88,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         rounds: options.rounds,
         machine: Machine::this(),
         answers: &answers,
+        goals: &goals,
     };
-    let path = target.join("scale.json");
-    fs::write(&path, serde_json::to_string_pretty(&report)?)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let path = target::write(&target, report.bench, options.quick, &report)?;
     println!("\nraw: {}", path.display());
     println!("took {} s", began.elapsed().as_secs());
     Ok(complete)

@@ -31,7 +31,8 @@ pub(crate) struct Query {
     pub(crate) nanos: f64,
 }
 
-/// The same loop without and with snapshots beside it, for the same time.
+/// The same loop for the same time: beside a thread that is as busy without a snapshot, and beside
+/// one that takes snapshots.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Beside {
     pub(crate) quiet: Stalls,
@@ -128,6 +129,12 @@ fn beside(tasks: &Tasks, work: Loop, hooked: &dyn Fn(&mut Builder)) -> Result<Be
         }
         lasted = began.elapsed();
     })?;
-    let quiet = during(work, hooked, || std::thread::sleep(lasted))?;
+    // As busy as with snapshots: a core that sleeps beside the loop's would be another machine.
+    let quiet = during(work, hooked, || {
+        let began = Instant::now();
+        while began.elapsed() < lasted {
+            std::hint::spin_loop();
+        }
+    })?;
     Ok(Beside { quiet, snapshots })
 }

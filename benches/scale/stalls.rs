@@ -1,7 +1,7 @@
 //! How long a loop that spawns or polls is held up at most.
 
-use crate::shared::Failure;
 use crate::shared::work::{Plain, Spawn};
+use crate::shared::{Failure, pin};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,8 @@ pub(crate) struct Stalls {
     pub(crate) longest: u64,
 }
 
-/// Runs the loop on a thread and a runtime of its own for as long as `work` takes.
+/// Runs the loop on a thread and a runtime of its own for as long as `work` takes. Both are bound
+/// to a core each: what holds the loop up is then not that the two took turns.
 pub(crate) fn during(
     turns: Loop,
     hooked: &dyn Fn(&mut Builder),
@@ -41,6 +42,7 @@ pub(crate) fn during(
     let (running, runs) = mpsc::channel();
     let until = Arc::clone(&done);
     let thread = std::thread::spawn(move || {
+        pin::this_thread(1);
         let looping = async move {
             running.send(()).expect("who asked waits for it");
             record(turns, &until).await
@@ -49,6 +51,7 @@ pub(crate) fn during(
         let looping = runtime.spawn(looping);
         runtime.block_on(looping).expect("the loop doesn't panic")
     });
+    pin::this_thread(0);
     runs.recv()?;
     work();
     done.store(true, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What the benches share.
 
 pub(crate) mod children;
+pub(crate) mod goals;
 pub(crate) mod machine;
 pub(crate) mod pin;
 pub(crate) mod process;

@@ -1,7 +1,9 @@
 //! Where cargo puts what it builds.
 
-use std::env;
+use super::Failure;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The target directory that this program lies in, wherever `CARGO_TARGET_DIR` or an argument has
 /// put it: cargo leaves a tag there.
@@ -13,4 +15,21 @@ pub(crate) fn directory() -> Result<PathBuf, String> {
         let program = program.display();
         format!("{program} is in no target directory: run it by `cargo bench`")
     })
+}
+
+/// Writes what a bench has measured, and says where. A quick run's is beside a real one's and not
+/// in its place.
+pub(crate) fn write(
+    target: &Path,
+    bench: &str,
+    quick: bool,
+    report: &impl Serialize,
+) -> Result<PathBuf, Failure> {
+    let path = target.join(match quick {
+        true => format!("{bench}-quick.json"),
+        false => format!("{bench}.json"),
+    });
+    fs::write(&path, serde_json::to_string_pretty(report)?)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
 }
