@@ -169,7 +169,11 @@ fn nobody_sees_an_export(protocol: Protocol) {
         };
         assert!(always.iter().any(|line| line.starts_with(library)));
         let now = printed("network", &exporting);
-        let missing: Vec<_> = always.difference(&now).collect();
+        // How a task is woken goes by who comes first; those callsites are compared above.
+        let by_chance = |line: &&String| line.starts_with("tokio::task::waker");
+        let missing: Vec<_> = (always.difference(&now))
+            .filter(|line| !by_chance(line))
+            .collect();
         assert!(missing.is_empty(), "{protocol:?} {source}: {missing:#?}");
     }
 }
