@@ -3,16 +3,13 @@
 use crate::instructions::can_count;
 use crate::load::LoadJob;
 use crate::sample::Job;
-use crate::shared::Failure;
 use crate::shared::children::CHILD;
+use crate::shared::{BENCH, Failure};
 use crate::variant::Variant;
 use crate::workload::Workload;
 
 /// The word after which the job of the load on the service comes.
 pub(crate) const LOAD: &str = "load";
-
-/// What `cargo bench` says to every bench.
-const BENCH: &str = "--bench";
 
 #[derive(Debug)]
 pub(crate) enum Command {

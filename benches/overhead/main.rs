@@ -16,12 +16,6 @@
     reason = "the table and the progress are what it is for"
 )]
 
-#[cfg(not(tokio_unstable))]
-compile_error!(
-    "the bench compares tokio's task spans with its hooks, which need `--cfg tokio_unstable`: \
-     unset RUSTFLAGS, which replaces the line in .cargo/config.toml"
-);
-
 mod arguments;
 mod child;
 mod coordinator;

@@ -1,11 +1,8 @@
 //! What comes after `--`, and what a child is told.
 
-use crate::shared::Failure;
 use crate::shared::children::CHILD;
+use crate::shared::{BENCH, Failure};
 use serde::{Deserialize, Serialize};
-
-/// What `cargo bench` says to every bench.
-const BENCH: &str = "--bench";
 
 #[derive(Debug)]
 pub(crate) enum Command {

@@ -15,12 +15,6 @@
     reason = "the table and the progress are what it is for"
 )]
 
-#[cfg(not(tokio_unstable))]
-compile_error!(
-    "straggler sees plain tasks with `--cfg tokio_unstable` only: unset RUSTFLAGS, which \
-     replaces the line in .cargo/config.toml"
-);
-
 mod arguments;
 mod child;
 mod coordinator;

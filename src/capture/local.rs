@@ -233,7 +233,7 @@ impl Local {
     pub(crate) fn host(&self, table: &Table) -> Option<Key> {
         let top = self.frames.last()?;
         let hosts = table.slot(top.key).traits() & traits::HOSTS_SPANS != 0;
-        (hosts && top.current == raw_current()).then_some(top.key)
+        (hosts && self.is_polling()).then_some(top.key)
     }
 
     /// The task whose span this is, if its turn is the innermost on this thread.
