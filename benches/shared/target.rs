@@ -2,19 +2,19 @@
 
 use super::Failure;
 use serde::Serialize;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
-/// The target directory that this program lies in, wherever `CARGO_TARGET_DIR` or an argument has
-/// put it: cargo leaves a tag there.
+/// The target directory that this program was built in, wherever `CARGO_TARGET_DIR` or an argument
+/// has put it: cargo says where benches may leave files, which is a directory in it. Its tag can't
+/// be gone by, as cargo tags only a target directory that it has made itself.
 pub(crate) fn directory() -> Result<PathBuf, String> {
-    let program = env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-    let tagged = |directory: &&Path| directory.join("CACHEDIR.TAG").is_file();
-    let found = program.ancestors().skip(1).find(tagged);
-    found.map(Path::to_owned).ok_or_else(|| {
-        let program = program.display();
-        format!("{program} is in no target directory: run it by `cargo bench`")
-    })
+    const FILES: &str = env!("CARGO_TARGET_TMPDIR");
+    let directory = Path::new(FILES).parent();
+    directory
+        .filter(|directory| directory.is_dir())
+        .map(Path::to_owned)
+        .ok_or_else(|| format!("{FILES} is in no directory: run this by `cargo bench`"))
 }
 
 /// Writes what a bench has measured, and says where. A quick run's is beside a real one's and not
