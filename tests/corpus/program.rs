@@ -1,0 +1,90 @@
+//! What a program of the corpus is.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinHandle;
+
+/// The part that a test's own body plays: it starts the tasks and returns, as a request handler
+/// does. What it gives back is kept by somebody until after the test has been judged.
+pub type Run = fn(Cast) -> Pin<Box<dyn Future<Output = Kept>>>;
+
+/// A kernel: a leak as it was found in a real program, with the programs beside it that have none.
+pub struct Kernel {
+    /// As in GoKer, or a name of ours.
+    pub id: &'static str,
+    /// Why the tasks stay, in the codes of `docs/truth.md`: `"M"`, `"P+Q"`.
+    pub codes: &'static str,
+    /// Whether the leak depends on which task comes first, so that a run may have none.
+    pub flaky: bool,
+    pub leaks: Run,
+    /// The same after the fix: every task ends.
+    pub fixed: Run,
+    /// Whether the leak is over once what the program kept is dropped: a channel's other end, as
+    /// a rule. Then dropping it is the third program, and it is clean.
+    pub ends_by_drop: bool,
+}
+
+/// A program without a leak. What it leaves running at the end is meant to run.
+pub struct Clean {
+    pub id: &'static str,
+    pub run: Run,
+}
+
+/// What somebody keeps: a map, a static, a struct that outlives the request.
+#[derive(Default)]
+pub struct Kept(Vec<Box<dyn Any>>);
+
+impl Kept {
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    pub fn of(kept: impl Any) -> Self {
+        Self::nothing().and(kept)
+    }
+
+    pub fn and(mut self, kept: impl Any) -> Self {
+        self.0.push(Box::new(kept));
+        self
+    }
+}
+
+/// Spawns the tasks that stay, and notes where: what a report is compared with.
+#[derive(Clone, Default)]
+pub struct Cast {
+    stays: Arc<Mutex<Vec<&'static Location<'static>>>>,
+}
+
+impl Cast {
+    /// Spawns a task that is still there when the body has returned. One that ends is spawned
+    /// with `tokio::spawn`.
+    #[track_caller]
+    pub fn stays<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.note(Location::caller());
+        tokio::spawn(task)
+    }
+
+    /// Notes a task that stays and is spawned otherwise: a `JoinSet`'s, a named one's.
+    #[track_caller]
+    pub fn note_here(&self) {
+        self.note(Location::caller());
+    }
+
+    fn note(&self, place: &'static Location<'static>) {
+        let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
+        stays.push(place);
+    }
+
+    /// One place for each task that stays.
+    pub fn all_that_stay(&self) -> Vec<&'static Location<'static>> {
+        let stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
+        stays.clone()
+    }
+}
