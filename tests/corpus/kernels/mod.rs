@@ -5,7 +5,7 @@ pub mod locks;
 pub mod parents;
 pub mod tokios;
 
-use super::program::Kernel;
+use crate::program::Kernel;
 
 /// All of them.
 pub fn all() -> Vec<Kernel> {

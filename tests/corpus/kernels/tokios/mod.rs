@@ -1,4 +1,4 @@
-use crate::corpus::program::Kernel;
+use crate::program::Kernel;
 
 pub fn all() -> Vec<Kernel> {
     Vec::new()
