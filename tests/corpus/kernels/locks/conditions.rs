@@ -270,10 +270,9 @@ async fn logs_fixed() -> Kept {
         added.await.expect("a reader comes");
         close_all(&readers).await;
         tell(closes);
-        reader
+        reader.await.expect("the reader ends");
     });
     sending.await.expect("the file is written to");
-    let reader = start.await.expect("the log is closed");
-    reader.await.expect("the reader ends");
+    start.await.expect("the log is closed");
     Kept::nothing()
 }

@@ -67,8 +67,10 @@ impl Leases {
 
     async fn release(&self, id: u32) {
         let mut active = self.active.lock().await;
-        let lease = active.remove(&id).expect("the lease is active");
+        let lease = active.get(&id).map(Arc::clone);
+        let lease = lease.expect("the lease is active");
         let _locked = lease.lock().await;
+        active.remove(&id);
         self.met.wait().await;
         self.names.lock().await.remove(&id);
     }

@@ -90,20 +90,20 @@ async fn statuses_fixed() -> Kept {
             let statuses = Arc::clone(&statuses);
             tokio::spawn(async move { statuses.delete().await });
         };
-        tokio::spawn(async move {
+        let receiver = tokio::spawn(async move {
             changes.recv().await;
             locked.await.expect("the second comes");
             delete();
             changes.recv().await;
             delete();
-        })
+        });
+        receiver.await.expect("both are received");
     });
-    let receiver = start.await.expect("the manager is started");
     let first = tokio::spawn(async move { first.set(|| ()).await });
     first.await.expect("the first is received");
     let second = tokio::spawn(async move { second.set(|| tell(locks)).await });
     second.await.expect("the second is received");
-    receiver.await.expect("both are deleted");
+    start.await.expect("the manager is done");
     Kept::nothing()
 }
 
@@ -218,9 +218,8 @@ async fn mux_fixed() -> Kept {
         locked.await.expect("the mux sends");
         watcher.stopped.cancel();
         mux.stop_watching(watcher.id).await;
-        distribute
+        distribute.await.expect("every round");
     });
-    let distribute = watch.await.expect("the watcher stops");
-    distribute.await.expect("every round");
+    watch.await.expect("the watcher stops");
     Kept::nothing()
 }

@@ -3,6 +3,7 @@
 use crate::program::{Cast, Kept, Kernel};
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use tokio::sync::{Mutex, RwLock};
 
@@ -146,11 +147,11 @@ async fn mapping_fixed() -> Kept {
 struct Log(Mutex<Option<&'static str>>);
 
 impl Log {
-    fn create_file() -> Result<&'static str, &'static str> {
-        Err("no space left on device")
+    fn create_file() -> io::Result<&'static str> {
+        Err(io::ErrorKind::StorageFull.into())
     }
 
-    async fn exit(&self, _why: &str) {
+    async fn exit(&self) {
         self.0.lock().await.take();
     }
 }
@@ -164,7 +165,7 @@ async fn log_leaks(cast: Cast) -> Kept {
         let mut file = log.0.lock().await;
         match Log::create_file() {
             Ok(created) => *file = Some(created),
-            Err(why) => log.exit(why).await,
+            Err(_) => log.exit().await,
         }
     });
     Kept::nothing()
@@ -177,9 +178,9 @@ async fn log_fixed() -> Kept {
         let mut file = log.0.lock().await;
         match Log::create_file() {
             Ok(created) => *file = Some(created),
-            Err(why) => {
+            Err(_) => {
                 drop(file);
-                log.exit(why).await;
+                log.exit().await;
             }
         }
     });

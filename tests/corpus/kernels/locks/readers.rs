@@ -93,10 +93,10 @@ async fn store_fixed() -> Kept {
         }
     });
     let start = tokio::spawn(async move {
-        tokio::spawn(async move { processed.process(reading, writes).await })
+        let process = tokio::spawn(async move { processed.process(reading, writes).await });
+        process.await.expect("the writer writes");
     });
-    let process = start.await.expect("the writer is started");
-    process.await.expect("the writer writes");
+    start.await.expect("the writer is started");
     scan.await.expect("the scan ends");
     Kept::nothing()
 }
@@ -188,6 +188,8 @@ async fn quota_fixed() -> Kept {
         quota.signal();
         tokio::task::yield_now().await;
     }
+    first.await.expect("the queue's worker ends");
+    second.await.expect("the other worker ends");
     sync.await.expect("the writer is done");
     Kept::nothing()
 }
