@@ -89,11 +89,12 @@ async fn plugins_leak(cast: Cast) -> Kept {
     let (plugins, plugin) = Plugins::with_one().await;
     let (waits, waiting) = oneshot::channel();
     let (done, mut is_done) = mpsc::channel(1);
-    let first = Arc::clone(&plugin);
-    tokio::spawn(async move { first.wait_active(waits, done).await });
+    let of_first = Arc::clone(&plugin);
+    let first = tokio::spawn(async move { of_first.wait_active(waits, done).await });
     waiting.await.expect("the first request waits");
     plugin.activate().await;
     is_done.recv().await.expect("the first request is done");
+    first.await.expect("the first request ends");
 
     plugins.handle().await;
     let (waits, waiting) = oneshot::channel();
@@ -214,7 +215,7 @@ async fn close_all(readers: &Readers) {
 /// themselves.
 async fn logs_leak(cast: Cast) -> Kept {
     let (sends, sending) = oneshot::channel();
-    tokio::spawn(async move {
+    let start = tokio::spawn(async move {
         let readers = Readers::default();
         let of_reader = Arc::clone(&readers);
         let (adds, added) = oneshot::channel();
@@ -235,6 +236,7 @@ async fn logs_leak(cast: Cast) -> Kept {
         close_all(&readers).await;
         tell(closes);
     });
+    start.await.expect("the log is closed");
     sending.await.expect("the file is written to");
     Kept::nothing()
 }

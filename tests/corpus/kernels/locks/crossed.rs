@@ -163,7 +163,8 @@ async fn cacher_leaks(cast: Cast) -> Kept {
     cast.stays(async move { filler.fill(initialized).await });
     is_initialized.await.expect("the cache is filled once");
     cast.stays(async move { adder.add().await });
-    tokio::spawn(async move { cacher.close().await });
+    let close = tokio::spawn(async move { cacher.close().await });
+    close.await.expect("the stop comes");
     Kept::nothing()
 }
 
