@@ -12,9 +12,9 @@ pub fn unbuffered<T>() -> (Sender<T>, Receiver<T>) {
 pub struct Sender<T>(mpsc::Sender<Option<T>>);
 
 impl<T> Sender<T> {
+    /// First waits for the value before this one to be taken, then for a receiver of its own.
     pub async fn send(&self, value: T) -> Result<(), SendError<Option<T>>> {
-        // Where the place is taken there is nothing to do, and a closed channel shows below.
-        self.0.try_send(None).ok();
+        self.0.send(None).await?;
         self.0.send(Some(value)).await
     }
 }
