@@ -3,13 +3,15 @@
 //! Such a layer is found by its subscriber's registry: while a subscriber lives, no other has
 //! a registry at the same address.
 
-use super::beside::Beside;
 use super::layer::Capture;
-#[cfg(feature = "otlp")]
+#[cfg(all(feature = "testing", feature = "otlp"))]
 use crate::export::Exporter;
+#[cfg(feature = "testing")]
 use crate::monitor::Monitor;
 use crate::table::Table;
-use crate::tasks::{Shared, Tasks};
+use crate::tasks::Shared;
+#[cfg(feature = "testing")]
+use crate::tasks::Tasks;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,8 +29,9 @@ struct Behind {
     /// Lives as long as the layer, which may be taken out while the table is still asked.
     seat: Weak<()>,
     shared: Weak<Shared>,
+    #[cfg(feature = "testing")]
     monitor: Option<Weak<Monitor>>,
-    #[cfg(feature = "otlp")]
+    #[cfg(all(feature = "testing", feature = "otlp"))]
     exporter: Option<Weak<Exporter>>,
 }
 
@@ -37,6 +40,7 @@ impl Behind {
         self.seat.strong_count() > 0
     }
 
+    #[cfg(feature = "testing")]
     fn tasks(&self) -> Option<Tasks> {
         Some(Tasks {
             shared: self.shared.upgrade()?,
@@ -74,8 +78,9 @@ pub(crate) fn note(dispatch: &Dispatch, capture: &Capture) {
         dispatch: dispatch.downgrade(),
         seat: Arc::downgrade(&capture.seat),
         shared: Arc::downgrade(&capture.shared),
+        #[cfg(feature = "testing")]
         monitor: capture.monitor.as_ref().map(Arc::downgrade),
-        #[cfg(feature = "otlp")]
+        #[cfg(all(feature = "testing", feature = "otlp"))]
         exporter: capture.exporter.as_ref().map(Arc::downgrade),
     });
     COUNT.store(behind.len(), Ordering::Release);
@@ -90,6 +95,7 @@ pub(crate) fn find(dispatch: &Dispatch) -> Option<Arc<Shared>> {
 }
 
 /// A handle for the layer in this subscriber.
+#[cfg(feature = "testing")]
 pub(crate) fn tasks(dispatch: &Dispatch) -> Option<Tasks> {
     match given_out(dispatch) {
         Some(capture) => Some(capture.tasks()),
@@ -110,7 +116,9 @@ pub(crate) fn is_in(dispatch: &Dispatch, table: &Table) -> bool {
 /// The layer, where the subscriber gives it out.
 fn given_out(dispatch: &Dispatch) -> Option<&Capture> {
     let capture = dispatch.downcast_ref::<Capture>();
-    capture.or_else(|| dispatch.downcast_ref::<Beside>()?.capture())
+    #[cfg(feature = "testing")]
+    let capture = capture.or_else(|| dispatch.downcast_ref::<super::beside::Beside>()?.capture());
+    capture
 }
 
 fn hidden<R>(dispatch: &Dispatch, f: impl FnOnce(&Behind) -> Option<R>) -> Option<R> {

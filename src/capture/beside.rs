@@ -22,7 +22,7 @@ mod process;
 mod tests;
 mod thread;
 
-pub(crate) use process::{current_tasks, join, process, tasks_in};
+pub(crate) use process::watched;
 pub(crate) use thread::Joined;
 
 use super::layer::{Capture, CaptureFilter};

@@ -12,7 +12,9 @@ use crate::export::Exporter;
 use crate::monitor::Monitor;
 use crate::table::{Key, Place, SpanFate, Table, traits};
 use crate::task::{Kind, Spans};
-use crate::tasks::{self, Tasks};
+use crate::tasks;
+#[cfg(feature = "testing")]
+use crate::tasks::Tasks;
 use std::fmt;
 use std::sync::Arc;
 use tracing_core::span::{Attributes, Id};
@@ -155,7 +157,9 @@ where
         event.record(&mut fields);
         let Some(op) = fields.op else { return };
         local::with(&self.table, |local| {
-            let span = super::beside::own_number(fields.span);
+            let span = fields.span;
+            #[cfg(feature = "testing")]
+            let span = super::beside::own_number(span);
             let own = local.own(span);
             let found = match own {
                 Some(key) => Some((key, self.table.slot(key))),
@@ -189,6 +193,7 @@ where
 
 impl Capture {
     /// A handle like the one that was given out with the layer.
+    #[cfg(feature = "testing")]
     pub(crate) fn tasks(&self) -> Tasks {
         Tasks {
             shared: Arc::clone(&self.shared),

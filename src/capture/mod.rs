@@ -6,12 +6,8 @@
 //! into the host.
 
 mod behind;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the way in is for the tests' watch"
-)]
-pub(crate) mod beside;
+#[cfg(feature = "testing")]
+mod beside;
 #[cfg(feature = "opentelemetry")]
 mod foreign;
 #[cfg(tokio_unstable)]
@@ -25,6 +21,8 @@ mod unfiltered;
 mod visit;
 
 pub(crate) use behind::{connect, is_in};
+#[cfg(feature = "testing")]
+pub(crate) use beside::{Joined, watched};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
@@ -47,23 +45,4 @@ pub(crate) fn is_task_span(metadata: &tracing_core::Metadata<'_>) -> bool {
 /// How tokio's waker events are told from the others.
 pub(crate) fn is_waker_event(metadata: &tracing_core::Metadata<'_>) -> bool {
     metadata.is_event() && metadata.target() == "tokio::task::waker"
-}
-
-// STUB until beside is there
-#[cfg(feature = "testing")]
-#[derive(Debug)]
-pub(crate) struct Joined;
-#[cfg(feature = "testing")]
-pub(crate) fn watched() -> Result<(crate::Tasks, Joined), crate::Error> {
-    static TASKS: std::sync::OnceLock<crate::Tasks> = std::sync::OnceLock::new();
-    let tasks = TASKS.get_or_init(|| {
-        crate::Builder::new()
-            .orphan_grace(std::time::Duration::ZERO)
-            .warn_on_orphans(false)
-            .init()
-            .unwrap()
-            .tasks()
-            .clone()
-    });
-    Ok((tasks.clone(), Joined))
 }

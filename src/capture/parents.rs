@@ -1,5 +1,6 @@
 //! The user spans around a spawn.
 
+#[cfg(feature = "testing")]
 use super::beside::Beside;
 use super::{behind, is_task_span};
 use crate::capture::local::Local;
@@ -138,6 +139,7 @@ where
     if !behind::is_in(dispatch, table) {
         return Around::default();
     }
+    #[cfg(feature = "testing")]
     if let Some(beside) = dispatch.downcast_ref::<Beside>() {
         return around(beside.current(), table, rules);
     }

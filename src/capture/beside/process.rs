@@ -43,12 +43,8 @@ impl Process {
     }
 
     /// What every thread that joined is seen by.
-    pub(crate) fn tasks(&self) -> &Tasks {
+    pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks
-    }
-
-    pub(crate) fn dispatch(&self) -> &Dispatch {
-        &self.dispatch
     }
 }
 
@@ -87,12 +83,17 @@ pub(crate) fn join() -> Result<Joined, Error> {
     }
 }
 
-/// The tasks that the straggler layer in this subscriber sees, if it has one.
-pub(crate) fn tasks_in(dispatch: &Dispatch) -> Option<Tasks> {
-    behind::tasks(dispatch)
-}
-
-/// The tasks that the calling thread's subscriber sees, if it has a straggler layer.
-pub(crate) fn current_tasks() -> Option<Tasks> {
-    dispatcher::get_default(tasks_in)
+/// Joins, and gives the tasks that the calling thread's subscriber sees now.
+///
+/// # Errors
+///
+/// Those of [`process`].
+pub(crate) fn watched() -> Result<(Tasks, Joined), Error> {
+    let joined = join()?;
+    let tasks = match dispatcher::get_default(behind::tasks) {
+        Some(tasks) => tasks,
+        // Within a callback of tracing's own, where the thread has no subscriber.
+        None => process()?.tasks().clone(),
+    };
+    Ok((tasks, joined))
 }

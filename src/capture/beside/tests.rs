@@ -1,4 +1,5 @@
-use super::{current_tasks, join, process};
+use super::process::{join, process};
+use crate::capture::behind;
 use crate::{Snapshot, Tasks};
 use std::future::pending;
 use std::sync::mpsc;
@@ -18,6 +19,10 @@ fn current_thread() -> Runtime {
 
 fn tasks() -> &'static Tasks {
     process().expect("a valid configuration").tasks()
+}
+
+fn current_tasks() -> Option<Tasks> {
+    tracing_core::dispatcher::get_default(behind::tasks)
 }
 
 fn live_at(snapshot: &Snapshot, line: u32) -> usize {
