@@ -17,6 +17,7 @@
 
 mod event;
 mod mirror;
+mod neighbour;
 mod process;
 #[cfg(all(test, tokio_unstable, feature = "spans"))]
 mod tests;
@@ -27,10 +28,13 @@ pub(crate) use thread::Joined;
 
 use super::layer::{Capture, CaptureFilter};
 use super::{Layer, is_task_span};
+use dashmap::DashMap;
 use mirror::{Mirror, Parent};
+use neighbour::Neighbour;
 use std::cell::Cell;
 use std::num::NonZeroU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+use tracing_core::callsite::Identifier;
 use tracing_core::dispatcher::{self, WeakDispatch};
 use tracing_core::span::{Attributes, Current, Id, Record};
 use tracing_core::subscriber::{Interest, NoSubscriber};
@@ -67,6 +71,8 @@ pub(crate) struct Beside {
     /// The layer's own, once more: asked here it leaves no marks.
     filter: CaptureFilter,
     theirs: Mirror,
+    /// The callsites that tracing knows of.
+    callsites: DashMap<Identifier, &'static Metadata<'static>>,
     /// Clears the marks that per-layer filters leave on a thread, which nothing else can.
     eraser: Layered<LevelFilter, NoSubscriber>,
     me: OnceLock<WeakDispatch>,
@@ -83,6 +89,7 @@ impl Beside {
             ours: Registry::default().with(layer),
             filter,
             theirs: Mirror::default(),
+            callsites: DashMap::new(),
             eraser: NoSubscriber::default().with(LevelFilter::OFF),
             me: OnceLock::new(),
         }
@@ -106,6 +113,10 @@ impl Beside {
         (self.ours.span(own)).is_some_and(|span| is_task_span(span.metadata()))
     }
 
+    fn known(&self, metadata: &Metadata<'_>) -> Option<&'static Metadata<'static>> {
+        self.callsites.get(&metadata.callsite()).map(|known| *known)
+    }
+
     /// What a neighbour's filters said of one callsite must not be read as said of another.
     fn erase(&self, metadata: &Metadata<'_>) {
         let never = self.eraser.enabled(metadata);
@@ -117,12 +128,12 @@ impl Beside {
         match own(id) {
             Some(own) => {
                 if let Some(theirs) = self.theirs.get(&own) {
-                    f(&theirs.neighbour, &theirs.id);
+                    f(&theirs.neighbour.dispatch, &theirs.id);
                 }
             }
             None => {
                 if let Some(neighbour) = thread::neighbour() {
-                    f(&neighbour, id);
+                    f(&neighbour.dispatch, id);
                 }
             }
         }
@@ -145,12 +156,13 @@ impl Beside {
         id
     }
 
-    fn new_theirs(&self, neighbour: &Arc<Dispatch>, attrs: &Attributes<'_>) -> Id {
+    fn new_theirs(&self, neighbour: &Neighbour, attrs: &Attributes<'_>) -> Id {
+        let dispatch = &neighbour.dispatch;
         let (metadata, values) = (attrs.metadata(), attrs.values());
         match self.theirs.parent(attrs.parent(), neighbour) {
-            Parent::AsIs => neighbour.new_span(attrs),
-            Parent::Span(id) => neighbour.new_span(&Attributes::child_of(id, metadata, values)),
-            Parent::None => neighbour.new_span(&Attributes::new_root(metadata, values)),
+            Parent::AsIs => dispatch.new_span(attrs),
+            Parent::Span(id) => dispatch.new_span(&Attributes::child_of(id, metadata, values)),
+            Parent::None => dispatch.new_span(&Attributes::new_root(metadata, values)),
         }
     }
 
@@ -182,6 +194,7 @@ impl Subscriber for Beside {
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        self.callsites.insert(metadata.callsite(), metadata);
         // Neighbours answer for themselves. Ours is never "always", as they differ by thread.
         if self.ours.register_callsite(metadata).is_never() {
             Interest::never()
@@ -202,7 +215,7 @@ impl Subscriber for Beside {
             return wanted;
         };
         self.erase(metadata);
-        let enabled = neighbour.enabled(metadata);
+        let enabled = neighbour.wants(metadata, self.known(metadata));
         self.erase(metadata);
         wanted || enabled
     }
@@ -210,11 +223,12 @@ impl Subscriber for Beside {
     fn new_span(&self, attrs: &Attributes<'_>) -> Id {
         let own = self.new_own(attrs);
         if let Some(neighbour) = thread::neighbour() {
-            if neighbour.enabled(attrs.metadata()) {
+            let metadata = attrs.metadata();
+            if neighbour.wants(metadata, self.known(metadata)) {
                 let id = self.new_theirs(&neighbour, attrs);
                 self.theirs.insert(&own, neighbour, id);
             }
-            self.erase(attrs.metadata());
+            self.erase(metadata);
         }
         marked(&own)
     }
@@ -250,11 +264,13 @@ impl Subscriber for Beside {
             return;
         };
         self.erase(metadata);
-        if neighbour.enabled(metadata) {
+        let wants = |origin: &Metadata<'_>| neighbour.wants(origin, self.known(origin));
+        if neighbour::with_origin(event, wants) {
+            let tell = |event: &Event<'_>| neighbour.dispatch.event(event);
             match self.theirs.parent(event.parent(), &neighbour) {
-                Parent::AsIs => neighbour.event(event),
-                Parent::Span(id) => event::under(event, Some(id), |event| neighbour.event(event)),
-                Parent::None => event::under(event, None, |event| neighbour.event(event)),
+                Parent::AsIs => tell(event),
+                Parent::Span(id) => event::under(event, Some(id), tell),
+                Parent::None => event::under(event, None, tell),
             }
         }
         self.erase(metadata);
@@ -289,7 +305,7 @@ impl Subscriber for Beside {
     fn clone_span(&self, id: &Id) -> Id {
         let Some(own) = own(id) else {
             return thread::neighbour()
-                .map_or_else(|| id.clone(), |neighbour| neighbour.clone_span(id));
+                .map_or_else(|| id.clone(), |neighbour| neighbour.dispatch.clone_span(id));
         };
         self.ours.clone_span(&own);
         self.theirs.hold(&own);
@@ -316,6 +332,7 @@ impl Subscriber for Beside {
             return Current::new(marked(&own), metadata);
         }
         // One that the neighbour made before.
-        thread::neighbour().map_or_else(Current::none, |neighbour| neighbour.current_span())
+        thread::neighbour()
+            .map_or_else(Current::none, |neighbour| neighbour.dispatch.current_span())
     }
 }

@@ -1,11 +1,12 @@
 //! Which span of a neighbour's stands for which of ours.
 
+use super::neighbour::Neighbour;
 use super::{own, thread};
 use dashmap::DashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tracing_core::dispatcher;
 use tracing_core::span::Id;
-use tracing_core::{Dispatch, dispatcher};
 
 /// By the number in our registry. No lock of it is held while a neighbour is called.
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub(super) struct Mirror {
 
 /// A neighbour's span.
 pub(super) struct Theirs {
-    pub(super) neighbour: Arc<Dispatch>,
+    pub(super) neighbour: Arc<Neighbour>,
     pub(super) id: Id,
     /// Those of the program. The neighbour has one hold for all of them and counts its own
     /// children, as a child that it doesn't see may keep our span open for longer.
@@ -38,7 +39,7 @@ impl Mirror {
             .map(|theirs| Arc::clone(&theirs))
     }
 
-    pub(super) fn insert(&self, own: &Id, neighbour: Arc<Dispatch>, id: Id) {
+    pub(super) fn insert(&self, own: &Id, neighbour: Arc<Neighbour>, id: Id) {
         let theirs = Theirs {
             neighbour,
             id,
@@ -65,27 +66,20 @@ impl Mirror {
         Some(theirs)
     }
 
-    pub(super) fn parent(&self, parent: Option<&Id>, neighbour: &Arc<Dispatch>) -> Parent {
+    pub(super) fn parent(&self, parent: Option<&Id>, neighbour: &Neighbour) -> Parent {
         let Some(own) = parent.and_then(own) else {
             return Parent::AsIs;
         };
         match self.get(&own) {
-            Some(theirs) if is_same(&theirs.neighbour, neighbour) => {
-                Parent::Span(theirs.id.clone())
-            }
+            Some(theirs) if theirs.neighbour.is(neighbour) => Parent::Span(theirs.id.clone()),
             _ => Parent::None,
         }
     }
 }
 
-/// Whether both are the same subscriber, met on different threads.
-fn is_same(one: &Arc<Dispatch>, other: &Arc<Dispatch>) -> bool {
-    // Nothing but its text tells of a dispatcher which it is: kind and address.
-    Arc::ptr_eq(one, other) || format!("{one:?}") == format!("{other:?}")
-}
-
 /// Gives up one hold on a span of a neighbour's.
-pub(super) fn close(neighbour: &Dispatch, id: Id) -> bool {
+pub(super) fn close(neighbour: &Neighbour, id: Id) -> bool {
+    let neighbour = &neighbour.dispatch;
     // A registry gives the hold on the span's parent back through the thread's subscriber.
     match thread::is_here() {
         Some(_) => dispatcher::with_default(neighbour, || neighbour.try_close(id)),

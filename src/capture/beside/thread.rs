@@ -5,6 +5,7 @@
 //! a stack, as each has the subscriber that was there before.
 
 use super::Beside;
+use super::neighbour::Neighbour;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,13 +19,13 @@ thread_local! {
 
 /// How many [`Joined`] there are in the process.
 static JOINED: AtomicUsize = AtomicUsize::new(0);
-/// Grows with each new subscriber of the process.
+/// What [`subscribers`] gives.
 static SUBSCRIBERS: AtomicUsize = AtomicUsize::new(0);
 
 /// One way in which a thread has joined.
 struct Stay {
     why: Why,
-    neighbour: Neighbour,
+    next: Next,
     /// Puts back who was there before. Dropped on its thread, before those below.
     _guard: DefaultGuard,
 }
@@ -43,12 +44,12 @@ enum Why {
 
 /// Who else is told what happens on a thread.
 #[derive(Clone)]
-enum Neighbour {
-    Known(Arc<Dispatch>),
+enum Next {
+    Known(Arc<Neighbour>),
     /// A subscriber that sees nothing.
     Nobody,
     /// None was ever set here, so that a global one counts as soon as there is one. There was
-    /// none when [`SUBSCRIBERS`] was this.
+    /// none when [`subscribers`] gave this.
     NotYet(usize),
 }
 
@@ -140,28 +141,31 @@ pub(super) fn settle() {
 }
 
 /// Who else is told what happens on this thread.
-pub(super) fn neighbour() -> Option<Arc<Dispatch>> {
-    let neighbour = with_stays(|stays| stays.last().map(|stay| stay.neighbour.clone()))??;
-    match neighbour {
-        Neighbour::Known(dispatch) => Some(dispatch),
-        Neighbour::Nobody => None,
-        Neighbour::NotYet(then) => {
-            let now = SUBSCRIBERS.load(Ordering::Acquire);
+pub(super) fn neighbour() -> Option<Arc<Neighbour>> {
+    let next = with_stays(|stays| stays.last().map(|stay| stay.next.clone()))??;
+    match next {
+        Next::Known(neighbour) => Some(neighbour),
+        Next::Nobody => None,
+        Next::NotYet(then) => {
+            let now = subscribers();
             if now == then {
                 return None;
             }
-            let found = global().map(Arc::new);
-            let neighbour = found
-                .clone()
-                .map_or(Neighbour::NotYet(now), Neighbour::Known);
+            let found = global().map(|global| Arc::new(Neighbour::new(global)));
+            let next = found.clone().map_or(Next::NotYet(now), Next::Known);
             with_stays(|stays| {
                 if let Some(stay) = stays.last_mut() {
-                    stay.neighbour = neighbour;
+                    stay.next = next;
                 }
             });
             found
         }
     }
+}
+
+/// Grows with each new subscriber of the process, and when one changes its filters.
+pub(super) fn subscribers() -> usize {
+    SUBSCRIBERS.load(Ordering::Acquire)
 }
 
 /// There may be a new subscriber.
@@ -180,11 +184,11 @@ fn global() -> Option<Dispatch> {
 }
 
 fn push(why: Why, beside: &Dispatch) {
-    let subscribers = SUBSCRIBERS.load(Ordering::Acquire);
+    let subscribers = subscribers();
     let Some(before) = dispatcher::get_current(Dispatch::clone) else {
         return;
     };
-    let below = with_stays(|stays| stays.last().map(|stay| stay.neighbour.clone())).flatten();
+    let below = with_stays(|stays| stays.last().map(|stay| stay.next.clone())).flatten();
     // Only its text tells a thread that has no subscriber of its own.
     let is_unset = format!("{before:?}").starts_with("Dispatch::Global");
     let why = match why {
@@ -194,18 +198,18 @@ fn push(why: Why, beside: &Dispatch) {
         },
         asked => asked,
     };
-    let neighbour = if before.is::<Beside>() {
-        below.unwrap_or(Neighbour::Nobody)
+    let next = if before.is::<Beside>() {
+        below.unwrap_or(Next::Nobody)
     } else if !before.is::<NoSubscriber>() {
-        Neighbour::Known(Arc::new(before))
+        Next::Known(Arc::new(Neighbour::new(before)))
     } else if is_unset {
-        Neighbour::NotYet(subscribers)
+        Next::NotYet(subscribers)
     } else {
-        Neighbour::Nobody
+        Next::Nobody
     };
     let stay = Stay {
         why,
-        neighbour,
+        next,
         _guard: dispatcher::set_default(beside),
     };
     // Where the thread's storage is gone, this puts back who was there.
