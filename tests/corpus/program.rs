@@ -31,6 +31,18 @@ pub struct Kernel {
 pub struct Clean {
     pub id: &'static str,
     pub run: Run,
+    pub remains: Remains,
+}
+
+/// What is seen at the end of a program without a leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Tasks that are meant to run: they are reported as alive, and no more is said of them.
+    Alive,
+    /// Tasks that are there and not reported: daemons.
+    Unreported,
+    /// None.
+    Gone,
 }
 
 /// What somebody keeps: a map, a static, a struct that outlives the request.
@@ -75,6 +87,14 @@ impl Cast {
     #[track_caller]
     pub fn note_here(&self) {
         self.note(Location::caller());
+    }
+
+    /// Notes as [`note_here`](Self::note_here), in the call that spawns:
+    /// `set.spawn(cast.noted(work))`.
+    #[track_caller]
+    pub fn noted<F: Future>(&self, task: F) -> F {
+        self.note(Location::caller());
+        task
     }
 
     fn note(&self, place: &'static Location<'static>) {

@@ -8,13 +8,8 @@ mod wakers;
 use crate::program::Kernel;
 
 pub fn all() -> Vec<Kernel> {
-    [
-        select::all(),
-        wakers::all(),
-        waits::all(),
-        requests::all(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [select::all(), wakers::all(), waits::all(), requests::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
