@@ -32,6 +32,13 @@ impl Diagnosis {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Diagnosis {
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] {}", self.code, self.text)

@@ -31,6 +31,10 @@ enum Kind {
     #[cfg(feature = "otlp")]
     Exporter(String),
     SubscriberSet,
+    #[cfg(feature = "testing")]
+    Blind(String),
+    #[cfg(feature = "testing")]
+    ThreadGone,
     HooksUnavailable,
     Thread(io::Error),
     Timeout(std::time::Duration),
@@ -82,6 +86,21 @@ impl Error {
     pub(crate) fn exporter(reason: impl Into<String>) -> Self {
         Self {
             kind: Kind::Exporter(reason.into()),
+        }
+    }
+
+    /// Tasks can't be seen here, for the reason that a diagnosis gives.
+    #[cfg(feature = "testing")]
+    pub(crate) fn blind(diagnosis: impl fmt::Display) -> Self {
+        Self {
+            kind: Kind::Blind(diagnosis.to_string()),
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn thread_gone() -> Self {
+        Self {
+            kind: Kind::ThreadGone,
         }
     }
 
@@ -139,6 +158,8 @@ impl Error {
             Kind::Secret { .. } | Kind::Exporter(_) | Kind::NoOtlp | Kind::MetricsTaken => true,
             #[cfg(feature = "console")]
             Kind::Console(..) => false,
+            #[cfg(feature = "testing")]
+            Kind::Blind(_) | Kind::ThreadGone => false,
             Kind::SubscriberSet | Kind::Thread(_) | Kind::Timeout(_) => false,
         }
     }
@@ -147,6 +168,13 @@ impl Error {
     #[cfg(feature = "console")]
     pub fn is_console_unavailable(&self) -> bool {
         matches!(self.kind, Kind::Console(..))
+    }
+
+    /// Whether [`testing::try_watch`](crate::testing::try_watch) was refused because tasks can't be
+    /// seen in this build, or beside this subscriber.
+    #[cfg(feature = "testing")]
+    pub fn is_blind(&self) -> bool {
+        matches!(self.kind, Kind::Blind(_))
     }
 
     /// Whether the process already has a global `tracing` subscriber, straggler's
@@ -187,6 +215,15 @@ impl fmt::Display for Error {
             Kind::Exporter(reason) => {
                 write!(f, "straggler: the OTLP exporter can't be built: {reason}")
             }
+            #[cfg(feature = "testing")]
+            Kind::Blind(diagnosis) => {
+                write!(f, "straggler: tasks can't be watched here: {diagnosis}")
+            }
+            #[cfg(feature = "testing")]
+            Kind::ThreadGone => f.write_str(
+                "straggler: a watch can't be opened on this thread, as its thread-local storage is \
+                 gone: open it before the thread ends",
+            ),
             Kind::SubscriberSet => f.write_str(
                 "straggler: this process already has a global tracing subscriber, so init() \
                  can't install another; build a layer with straggler::Builder::new().build() \

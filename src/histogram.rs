@@ -197,6 +197,22 @@ impl Histogram {
         self.sum = self.sum.wrapping_add(value);
     }
 
+    /// Takes a value back.
+    pub(crate) fn take_back(&mut self, value: u64) {
+        self.counts[self.bounds.bucket(value)] -= 1;
+        self.sum = self.sum.wrapping_sub(value);
+    }
+
+    /// Adds the values of another with the same bounds.
+    #[cfg(feature = "testing")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        debug_assert_eq!(self.bounds, other.bounds);
+        for (into, from) in self.counts.iter_mut().zip(&other.counts) {
+            *into += from;
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
     /// How many values were recorded.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()

@@ -66,6 +66,7 @@
 //!
 //! - `spans` (default): switches on tokio's feature `tracing`.
 //! - `opentelemetry` (default): the OpenTelemetry `SpanContext` current at each spawn.
+//! - `testing` (default): [`testing`], assertions for every task.
 //! - `otlp`: export of metrics and of orphans' spans, gRPC and HTTP. `otlp-tls`: also to
 //!   `https://` endpoints.
 //! - `console`: `Builder::console`, tokio-console's layer beside ours by one call.
@@ -104,6 +105,8 @@ mod table;
 mod task;
 #[cfg(not(straggler_loom))]
 mod tasks;
+#[cfg(all(feature = "testing", not(straggler_loom)))]
+pub mod testing;
 #[cfg(not(straggler_loom))]
 mod text;
 #[cfg(not(straggler_loom))]

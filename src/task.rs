@@ -11,6 +11,10 @@ pub use lineage::{Cause, Certainty, Orphaned, Parent, ParentSpan, ParentStatus};
 pub use location::Location;
 
 use crate::clock::{Nanos, Wall};
+use crate::table::Rare;
+#[cfg(feature = "testing")]
+use crate::table::Scope;
+use crate::text::Named;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -133,8 +137,7 @@ pub struct Task {
     pub(crate) self_wakes: u64,
     pub(crate) wakers: u32,
     pub(crate) orphaned: Option<Orphaned>,
-    /// Place and name, where the site is the overflow site and can't tell.
-    pub(crate) own: Option<Box<SiteKey>>,
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) parent: Option<Parent>,
 }
 
@@ -169,8 +172,18 @@ impl Task {
         &self.place().location
     }
 
+    pub(crate) fn named(&self) -> Named<'_> {
+        Named(self.location(), self.name(), self.kind)
+    }
+
+    /// The innermost scope that it was spawned in.
+    #[cfg(feature = "testing")]
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.rare.as_ref()?.scope.as_deref()
+    }
+
     fn place(&self) -> &SiteKey {
-        match &self.own {
+        match self.rare.as_ref().and_then(|rare| rare.own.as_ref()) {
             Some(own) => own,
             None => &self.shared.sites[self.site_index as usize],
         }

@@ -1,5 +1,6 @@
 //! Numbers and durations for people.
 
+use crate::task::{Kind, Location, SiteKey};
 use std::fmt;
 use std::time::Duration;
 
@@ -38,6 +39,32 @@ impl fmt::Display for Span {
         };
         // `5.0s` says no more than `5s`.
         f.pad(&text.replace(".0s", "s"))
+    }
+}
+
+/// `"name" file:line (kind)`, the kind where it is not a plain task.
+pub(crate) struct Named<'a>(
+    pub(crate) &'a Location,
+    pub(crate) Option<&'a str>,
+    pub(crate) Kind,
+);
+
+impl<'a> Named<'a> {
+    pub(crate) fn of(key: &'a SiteKey) -> Self {
+        Self(&key.location, key.name.as_deref(), key.kind)
+    }
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.1 {
+            write!(f, "\"{name}\" ")?;
+        }
+        write!(f, "{}", self.0)?;
+        match self.2 {
+            Kind::Task => Ok(()),
+            kind => write!(f, " ({kind})"),
+        }
     }
 }
 

@@ -8,7 +8,8 @@
 
 use super::visit::TaskFields;
 use crate::table::{
-    Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, Spawner, Table, Tally, traits,
+    Innermost, Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Scope, Slot, Spawner, Table,
+    Tally, traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -45,6 +46,8 @@ pub(crate) struct Local {
     last_turn: Option<(Key, Apart)>,
     /// The task this thread spawned last.
     pub(crate) last_spawn: u64,
+    /// Opened on this thread outside of every task that was seen.
+    scope: Innermost,
 }
 
 /// Whether a turn began out of another place than the turn before it ended: if it is
@@ -97,6 +100,27 @@ pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Op
     result
 }
 
+/// Opens a scope: what the task that is being polled here spawns from now on, or else this thread.
+/// `None` where the thread's storage is gone.
+#[cfg(feature = "testing")]
+pub(crate) fn open_scope(table: &Arc<Table>) -> Option<Arc<Scope>> {
+    with(table, |local| {
+        let spawner = local.spawner(table);
+        table.open_scope(spawner, &mut local.scope)
+    })
+}
+
+/// The task that is being polled here, if it is known.
+#[cfg(feature = "testing")]
+pub(crate) fn current_task(table: &Arc<Table>) -> Option<u64> {
+    with(table, |local| match local.spawner(table) {
+        Spawner::Task(key) => Some(table.slot(key).id()),
+        Spawner::Unknown(id) => Some(id),
+        Spawner::None => None,
+    })
+    .flatten()
+}
+
 /// Ends a task now, also on a thread whose storage is gone.
 pub(crate) fn end(table: &Arc<Table>, key: Key, last: LastTurn, outcome: Outcome) {
     let now = table.clock.now();
@@ -139,9 +163,30 @@ impl Locals {
             block_ons: Vec::new(),
             last_turn: None,
             last_spawn: 0,
+            scope: Innermost::default(),
         });
         let last = self.0.len() - 1;
         &mut self.0[last]
+    }
+}
+
+/// Where a task comes from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    spawner: Spawner,
+    /// Where the spawner doesn't tell.
+    scope: Option<Arc<Scope>>,
+    daemon: bool,
+}
+
+impl Origin {
+    /// On a thread whose storage is gone.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            spawner: Spawner::None,
+            scope: None,
+            daemon: super::spawn::in_daemon(),
+        }
     }
 }
 
@@ -160,8 +205,8 @@ pub(crate) struct Seen<'a> {
 impl Local {
     /// Enters a task that was spawned on this thread just now.
     pub(crate) fn spawn(&mut self, table: &Table, seen: Seen<'_>) -> Option<Key> {
-        let spawner = self.spawner(table);
-        self.spawn_from(table, seen, spawner, super::spawn::in_daemon())
+        let origin = self.origin(table);
+        self.spawn_from(table, seen, origin)
     }
 
     /// Enters a task whose spawner is known already.
@@ -169,9 +214,13 @@ impl Local {
         &mut self,
         table: &Table,
         seen: Seen<'_>,
-        mut spawner: Spawner,
-        daemon: bool,
+        origin: Origin,
     ) -> Option<Key> {
+        let Origin {
+            mut spawner,
+            scope,
+            daemon,
+        } = origin;
         let mut traits = seen.traits;
         let mut spans = seen.spans;
         if daemon {
@@ -181,6 +230,9 @@ impl Local {
         }
         if matches!(spawner, Spawner::Unknown(_)) {
             table.loss.unseen_parent();
+            if table.scopes.are_used() {
+                table.scopes.unseen_parent();
+            }
         }
         let new = NewTask {
             id: seen.id,
@@ -189,6 +241,7 @@ impl Local {
             size: seen.size,
             spawner,
             spans,
+            scope,
             traits,
         };
         self.last_spawn = seen.id;
@@ -205,6 +258,25 @@ impl Local {
             && table.runtimes.add_unhooked(&handle)
         {
             table.loss.unseen_task();
+        }
+    }
+
+    /// Where a task that is spawned on this thread now comes from.
+    pub(crate) fn origin(&mut self, table: &Table) -> Origin {
+        let spawner = self.spawner(table);
+        let daemon = super::spawn::in_daemon();
+        let scope = match spawner {
+            _ if !table.scopes.are_used() => None,
+            // The table has it. A daemon's spawner is forgotten, and its scope is not.
+            Spawner::Task(key) if daemon => table.scope_of(key),
+            Spawner::Task(_) => None,
+            Spawner::None => self.scope.open(),
+            Spawner::Unknown(id) => table.scopes.of_unknown(id),
+        };
+        Origin {
+            spawner,
+            scope,
+            daemon,
         }
     }
 

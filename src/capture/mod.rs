@@ -24,6 +24,8 @@ pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]
 pub use hooks::Hooks;
 pub(crate) use layer::{Capture, CaptureFilter};
+#[cfg(feature = "testing")]
+pub(crate) use local::{current_task, open_scope};
 pub(crate) use parents::{ParentRules, around_current};
 pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};
@@ -39,4 +41,23 @@ pub(crate) fn is_task_span(metadata: &tracing_core::Metadata<'_>) -> bool {
 /// How tokio's waker events are told from the others.
 pub(crate) fn is_waker_event(metadata: &tracing_core::Metadata<'_>) -> bool {
     metadata.is_event() && metadata.target() == "tokio::task::waker"
+}
+
+// STUB until beside is there
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub(crate) struct Joined;
+#[cfg(feature = "testing")]
+pub(crate) fn watched() -> Result<(crate::Tasks, Joined), crate::Error> {
+    static TASKS: std::sync::OnceLock<crate::Tasks> = std::sync::OnceLock::new();
+    let tasks = TASKS.get_or_init(|| {
+        crate::Builder::new()
+            .orphan_grace(std::time::Duration::ZERO)
+            .warn_on_orphans(false)
+            .init()
+            .unwrap()
+            .tasks()
+            .clone()
+    });
+    Ok((tasks.clone(), Joined))
 }

@@ -5,10 +5,10 @@
 //! into the table, marked as told by the wrapper, and add what only they know.
 
 use super::behind;
-use super::local::{self, Seen};
+use super::local::{self, Origin, Seen};
 use super::parents::ParentRules;
 use super::visit::Bounded;
-use crate::table::{Key, LastTurn, Outcome, Place, Spawner, Table, traits};
+use crate::table::{Key, LastTurn, Outcome, Place, Table, traits};
 use crate::task::{Kind, Spans, raw_current, raw_id};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
@@ -255,26 +255,24 @@ struct Plan {
     size: usize,
     location: &'static Location<'static>,
     spans: Option<Spans>,
-    spawner: Spawner,
+    origin: Option<Origin>,
     /// What `try_id` gave there.
     planned_in: u64,
-    daemon: bool,
 }
 
 impl Plan {
     fn new(table: &Arc<Table>, rules: &ParentRules, location: &'static Location<'static>) -> Self {
         let around =
             dispatcher::get_default(|dispatch| (rules.around_current)(dispatch, table, rules));
-        let spawner = local::with(table, |local| local.spawner(table));
+        let origin = local::with(table, |local| local.origin(table));
         Self {
             name: None,
             kind: Kind::Task,
             size: 0,
             location,
             spans: rules.spans(around),
-            spawner: spawner.unwrap_or(Spawner::None),
+            origin,
             planned_in: raw_current(),
-            daemon: in_daemon(),
         }
     }
 }
@@ -359,11 +357,8 @@ impl Shared {
             spans: plan.spans.take(),
             traits: sighting.traits | traits::BY_WRAPPER,
         };
-        let (spawner, daemon) = (plan.spawner, plan.daemon);
-        local::with(table, |local| {
-            local.spawn_from(table, seen, spawner, daemon)
-        })
-        .flatten()
+        let origin = plan.origin.take().unwrap_or_else(Origin::unknown);
+        local::with(table, |local| local.spawn_from(table, seen, origin)).flatten()
     }
 }
 

@@ -45,7 +45,7 @@ impl<'a> Subject<'a> {
     pub(crate) fn of_live(task: &'a Found, sites: &[Arc<Site>], lineages: &LineageTree) -> Self {
         Self {
             id: task.id,
-            place: place(task.own.as_deref(), task.site, task.kind(), sites),
+            place: place(task.own(), task.site, task.kind(), sites),
             parent: &task.parent,
             spans: task.spans.as_deref(),
             root: task.root,
@@ -64,7 +64,7 @@ impl<'a> Subject<'a> {
         let kind = traits::kind(departed.traits);
         Self {
             id: departed.id,
-            place: place(record.own.as_deref(), departed.site, kind, sites),
+            place: place(record.own(), departed.site, kind, sites),
             parent: &record.parent,
             spans: record.spans.as_deref(),
             root: record.root(departed.id),

@@ -103,7 +103,7 @@ impl Judge {
             wakers: found.wakers,
             orphaned,
             parent: Parent::new(found.parent_id(), status, spans),
-            own: found.own,
+            rare: found.rare,
         }
     }
 
@@ -181,6 +181,7 @@ mod tests {
             size: None,
             spawner,
             spans: None,
+            scope: None,
             traits: 0,
         };
         (table.spawn(tally, new, table.clock.now())).expect("far below the limit")

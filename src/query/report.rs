@@ -2,7 +2,7 @@
 
 use super::{Site, Snapshot};
 use crate::histogram::Histogram;
-use crate::task::{Cause, Certainty, Kind, Location, Orphaned, Task};
+use crate::task::{Cause, Certainty, Orphaned, Task};
 use crate::text::{Count, Span};
 use foldhash::fast::FixedState;
 use std::cmp::Reverse;
@@ -113,7 +113,7 @@ impl Snapshot {
             f,
             "{:>9}  {}  oldest {}",
             Count(group.count),
-            Named(first.location(), first.name(), first.kind()),
+            first.named(),
             Span(group.oldest),
         )?;
         let gone = match cause {
@@ -134,7 +134,7 @@ impl Snapshot {
                 if at > 0 {
                     f.write_str(" < ")?;
                 }
-                write!(f, "{}", Named(site.location(), site.name(), site.kind()))?;
+                write!(f, "{}", site.named())?;
             }
             writeln!(f)?;
         }
@@ -161,7 +161,7 @@ impl Snapshot {
                     .map_or("-".into(), |age| Span(age).to_string()),
                 (site.lifetime().quantile(0.5))
                     .map_or("-".into(), |most| format!("<= {}", Span(most))),
-                Named(site.location(), site.name(), site.kind()),
+                site.named(),
             )?;
         }
         left_out(f, self.sites.len(), "spawn sites")
@@ -185,22 +185,6 @@ fn left_out(f: &mut fmt::Formatter<'_>, all: usize, what: &str) -> fmt::Result {
     match all.saturating_sub(MOST) {
         0 => Ok(()),
         more => writeln!(f, "           and {} more {what}", Count(more as u64)),
-    }
-}
-
-/// `"name" file:line (kind)`, the kind where it is not a plain task.
-struct Named<'a>(&'a Location, Option<&'a str>, Kind);
-
-impl fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(name) = self.1 {
-            write!(f, "\"{name}\" ")?;
-        }
-        write!(f, "{}", self.0)?;
-        match self.2 {
-            Kind::Task => Ok(()),
-            kind => write!(f, " ({kind})"),
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Reading, Slot, Table, WakeReading,
-    copy, traits,
+    FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Rare, Reading, Slot, Table,
+    WakeReading, copy, traits,
 };
-use crate::task::{Kind, SiteKey, Spans, State, TaskId};
+use crate::task::{Kind, Spans, State, TaskId};
 use std::sync::Arc;
 
 /// One task as it was found. Its times are at `now`.
@@ -29,12 +29,18 @@ pub(crate) struct Found {
     pub(crate) size: u32,
     pub(crate) parent: ParentTask,
     pub(crate) spans: Option<Arc<Spans>>,
-    pub(crate) own: Option<Box<SiteKey>>,
+    pub(crate) rare: Option<Box<Rare>>,
 }
 
 impl Found {
     pub(crate) fn kind(&self) -> Kind {
         traits::kind(self.traits)
+    }
+
+    /// Place and name, where the site can't tell.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn own(&self) -> Option<&crate::task::SiteKey> {
+        self.rare.as_ref()?.own.as_ref()
     }
 
     pub(crate) fn is(&self, traits: u32) -> bool {
@@ -195,7 +201,7 @@ fn look_at(table: &Table, index: u32, slot: &Slot, from: Nanos, now: &mut Nanos)
             size: record.size,
             parent: record.parent.clone(),
             spans: record.spans.clone(),
-            own: record.own.clone(),
+            rare: record.rare.clone(),
         })
     });
     task.flatten()

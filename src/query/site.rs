@@ -3,6 +3,7 @@
 use crate::histogram::Histogram;
 use crate::table::{self, Poll, Totals};
 use crate::task::{Kind, Location, SiteKey, Task};
+use crate::text::Named;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,15 @@ pub struct Site {
 }
 
 impl Site {
+    pub(crate) fn named(&self) -> Named<'_> {
+        Named::of(&self.key)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Where the tasks are spawned.
     pub fn location(&self) -> &Location {
         &self.key.location

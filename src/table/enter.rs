@@ -1,6 +1,9 @@
 //! How a task gets into the table.
 
 use super::record::{ParentTask, Record, traits};
+#[cfg(feature = "testing")]
+use super::scopes::Opener;
+use super::scopes::{Innermost, Scope};
 use super::sites::{Met, OVERFLOW, Place};
 use super::slab::{Key, Slot};
 use super::tallies::{LastSpawner, Outcome, Tally};
@@ -18,6 +21,7 @@ impl Table {
         };
         let mut record = Record::new(now);
         let mut above = TOP;
+        let mut scope = new.scope;
         match new.spawner {
             Spawner::None => {}
             Spawner::Unknown(id) => record.parent = ParentTask::unknown(TaskId::from_u64(id)),
@@ -25,6 +29,9 @@ impl Table {
                 // A spawner that is not there any more can't be the one that spawns now.
                 if let Some(spawner) = self.spawner(tally, key) {
                     above = spawner.lineage;
+                    if self.scopes.are_used() {
+                        scope = spawner.fate.scope.lock().open();
+                    }
                     record.parent = ParentTask::known(Arc::clone(&spawner.fate));
                 }
             }
@@ -40,7 +47,11 @@ impl Table {
         }
         if site == OVERFLOW {
             self.loss.site_overflow();
-            record.own = Some(Box::new(new.place.key()));
+            record.rare().own = Some(new.place.key());
+        }
+        if let Some(scope) = scope {
+            scope.spawned(site);
+            record.rare().scope = Some(scope);
         }
         // Counted before it can be seen: live and ended are never more than spawned.
         tally.site(&self.tallies, site).spawned();
@@ -65,6 +76,43 @@ impl Table {
             self.loss.out_of_order();
             self.end(Some(tally), key, now, LastTurn::Drop, Outcome::Unknown);
         }
+    }
+
+    /// What a task's children are spawned in.
+    #[cold]
+    pub(crate) fn scope_of(&self, key: Key) -> Option<Arc<Scope>> {
+        let look = |record: &mut Record| match &record.fate {
+            Some(fate) => fate.scope.lock().open(),
+            None => Innermost::of(record.scope().cloned()).open(),
+        };
+        self.slot(key).with_record(key.generation, look).flatten()
+    }
+
+    /// Opens a scope for what spawns here: `thread` has those of the calling thread.
+    #[cfg(feature = "testing")]
+    pub(crate) fn open_scope(&self, spawner: Spawner, thread: &mut Innermost) -> Arc<Scope> {
+        let now = self.clock.now();
+        let scope = match spawner {
+            Spawner::None => thread.push(Opener::Thread, now),
+            Spawner::Unknown(id) => {
+                Innermost::of(self.scopes.of_unknown(id)).push(Opener::Unknown(id), now)
+            }
+            Spawner::Task(key) => {
+                let slot = self.slot(key);
+                let opener = Opener::Task {
+                    id: TaskId::from_u64(slot.id()),
+                    site: slot.site(),
+                };
+                let fate = slot.with_record(key.generation, |record| slot.fate(record));
+                match fate {
+                    Some(fate) => fate.scope.lock().push(opener, now),
+                    // It is just being ended, and spawns nothing any more.
+                    None => Innermost::default().push(opener, now),
+                }
+            }
+        };
+        self.scopes.opened(&scope);
+        scope
     }
 
     /// What children of a task share, from the thread's memory if it spawned the last one too.

@@ -4,8 +4,10 @@
 //! has ended. So the first child makes a fate, parent and children share it, and it
 //! goes when the last of them does.
 
+use super::scopes::{Innermost, Scope};
 use crate::clock::Nanos;
 use crate::task::{ParentSpan, TaskId};
+use parking_lot::Mutex;
 use std::sync::Arc;
 // Not the exchanged ones: these hold no protocol that a model could check.
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +20,26 @@ pub(crate) struct Fate {
     pub(crate) root: u64,
     ended_at: AtomicU64,
     ending_since: AtomicU64,
+    /// What its children are spawned in: the task's own scope, or one that it opened.
+    pub(super) scope: Mutex<Innermost>,
 }
 
 /// The root of a task that is not in the table, and of which nothing will be told.
 const UNSEEN: u64 = 0;
 
 impl Fate {
-    pub(crate) fn new(id: TaskId, root: u64) -> Arc<Self> {
+    pub(crate) fn new(id: TaskId, root: u64, scope: Option<Arc<Scope>>) -> Arc<Self> {
         Arc::new(Self {
             id,
             root,
             ended_at: AtomicU64::new(0),
             ending_since: AtomicU64::new(0),
+            scope: Mutex::new(Innermost::of(scope)),
         })
     }
 
     pub(crate) fn unseen(id: TaskId) -> Arc<Self> {
-        Self::new(id, UNSEEN)
+        Self::new(id, UNSEEN, None)
     }
 
     pub(crate) fn is_seen(&self) -> bool {

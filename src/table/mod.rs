@@ -16,6 +16,7 @@ mod index;
 mod lineages;
 mod record;
 mod runtimes;
+mod scopes;
 mod sequence;
 mod sites;
 mod slab;
@@ -34,8 +35,11 @@ pub(crate) use fate::{Fate, SpanFate};
 #[cfg(tokio_unstable)]
 pub(crate) use heard::Heard;
 pub(crate) use lineages::{LineageTree, TOP};
-pub(crate) use record::{ParentRef, ParentTask, traits};
+pub(crate) use record::{ParentRef, ParentTask, Rare, traits};
 pub(crate) use runtimes::LastRuntime;
+pub(crate) use scopes::{Innermost, Scope};
+#[cfg(feature = "testing")]
+pub(crate) use scopes::{Opener, ScopeTotals};
 pub(crate) use sites::{Place, Site};
 pub(crate) use slab::{Key, Slot, copy};
 pub(crate) use strangers::Since;
@@ -44,6 +48,7 @@ pub(crate) use turn::{ENDING, FRESH, PARKED, Poll, RUNNING, Reading};
 pub(crate) use wakes::{WakeReading, WakerOp};
 
 use index::{Index, Numbers};
+use scopes::End;
 
 use crate::clock::{Clock, ManualClock, Nanos};
 use crate::config::Config;
@@ -73,6 +78,7 @@ pub(crate) struct Table {
     #[cfg(feature = "otlp")]
     pub(crate) departures: departures::Departures,
     pub(crate) strangers: strangers::Strangers,
+    pub(crate) scopes: scopes::Scopes,
     daemons: Daemons,
     slab: slab::Slab,
     sites: sites::Sites,
@@ -87,6 +93,12 @@ pub(crate) struct Table {
     /// for within microseconds or never, so the next may take its place.
     #[cfg(tokio_unstable)]
     early_ends: [AtomicU64; EARLY_ENDS],
+}
+
+/// The end of a task whose newest turn is taken for the drop of its future.
+fn presumed(slot: &Slot, lifetime: u64, outcome: Outcome) -> End {
+    let turns = (slot.turn.turns(), LastTurn::Drop);
+    End::new(slot.site(), lifetime, outcome, turns)
 }
 
 #[cfg(tokio_unstable)]
@@ -111,6 +123,8 @@ pub(crate) struct NewTask<'a> {
     pub(crate) size: Option<u64>,
     pub(crate) spawner: Spawner,
     pub(crate) spans: Option<Spans>,
+    /// What it is spawned in, where the spawner doesn't tell.
+    pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) traits: u32,
 }
 
@@ -135,6 +149,7 @@ impl Table {
             #[cfg(feature = "otlp")]
             departures: departures::Departures::new(config.departures),
             strangers: strangers::Strangers::default(),
+            scopes: scopes::Scopes::default(),
             daemons,
             slab: slab::Slab::new(config.max_live_tasks),
             sites: sites::Sites::new(config.max_spawn_sites),
@@ -285,7 +300,7 @@ impl Table {
         let slot = self.slot(key);
         #[cfg(feature = "otlp")]
         let mut departed = None;
-        let spawned_at = slot.with_record(key.generation, |record| {
+        let found = slot.with_record(key.generation, |record| {
             slot.add_traits(traits::PRESUMED);
             if let Some(fate) = &record.fate {
                 fate.end(at);
@@ -295,14 +310,17 @@ impl Table {
                 let copy = record.clone();
                 departed = Some(self.departed(key, slot.id(), copy, at, LastTurn::Drop, outcome));
             }
-            record.spawned_at()
+            (record.spawned_at(), record.scope().cloned())
         });
         #[cfg(feature = "otlp")]
         if let Some(departed) = departed {
             self.depart(departed);
         }
-        if let Some(spawned_at) = spawned_at {
+        if let Some((spawned_at, scope)) = found {
             let lifetime = at.saturating_sub(spawned_at);
+            if let Some(scope) = scope {
+                scope.ended(presumed(slot, lifetime, outcome));
+            }
             (self.tallies).with_shared(slot.site(), |cells| cells.ended(lifetime, outcome));
         }
     }
@@ -311,18 +329,22 @@ impl Table {
     #[cold]
     pub(crate) fn revive(&self, tally: &mut Tally, key: Key, slot: &Slot) {
         let presumed_at = slot.turn.read().since;
-        let spawned_at = slot.with_record(key.generation, |record| {
+        let found = slot.with_record(key.generation, |record| {
             if let Some(fate) = &record.fate {
                 fate.end(0);
                 fate.set_ending_since(0);
             }
-            record.spawned_at()
+            (record.spawned_at(), record.scope().cloned())
         });
-        if let Some(spawned_at) = spawned_at {
+        if let Some((spawned_at, scope)) = found {
             let panicked = slot.traits() & traits::PANICKED != 0;
             slot.take_traits(traits::PRESUMED);
             let lifetime = presumed_at.saturating_sub(spawned_at);
-            (tally.site(&self.tallies, slot.site())).take_back(lifetime, Outcome::told(panicked));
+            let outcome = Outcome::told(panicked);
+            if let Some(scope) = scope {
+                scope.take_back(presumed(slot, lifetime, outcome));
+            }
+            (tally.site(&self.tallies, slot.site())).take_back(lifetime, outcome);
         }
     }
 
@@ -365,6 +387,10 @@ impl Table {
         #[cfg(feature = "otlp")]
         let exemplar = self.exemplar(&record, at);
         let spawned_at = record.spawned_at();
+        let lifetime = at.saturating_sub(spawned_at);
+        if let Some(scope) = record.scope().filter(|_| !presumed) {
+            scope.ended(End::new(site, lifetime, outcome, (reading.turns, last)));
+        }
         #[cfg(feature = "otlp")]
         if !presumed && self.may_be_orphan(slot, &record, at) {
             let departed = self.departed(key, id, record, at, last, outcome);
@@ -379,7 +405,7 @@ impl Table {
             if let Some(poll) = poll {
                 cells.polled(poll);
             }
-            cells.ended(at.saturating_sub(spawned_at), outcome);
+            cells.ended(lifetime, outcome);
             #[cfg(feature = "otlp")]
             if let Some(exemplar) = exemplar {
                 cells.traced(exemplar);

@@ -2,6 +2,7 @@
 
 use super::fate::Fate;
 use super::lineages::TOP;
+use super::scopes::Scope;
 use crate::clock::Nanos;
 use crate::task::{Kind, SiteKey, Spans, TaskId};
 use std::num::NonZeroU64;
@@ -19,8 +20,16 @@ pub(crate) struct Record {
     pub(crate) fate: Option<Arc<Fate>>,
     pub(crate) parent: ParentTask,
     pub(crate) spans: Option<Arc<Spans>>,
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+/// What few tasks have, or none but those of tests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rare {
     /// Place and name, where the site is the overflow site and can't tell.
-    pub(crate) own: Option<Box<SiteKey>>,
+    pub(crate) own: Option<SiteKey>,
+    /// The innermost scope that it was spawned in.
+    pub(crate) scope: Option<Arc<Scope>>,
 }
 
 /// The task that was being polled where this one was spawned.
@@ -66,12 +75,26 @@ impl Record {
             fate: None,
             parent: ParentTask::NONE,
             spans: None,
-            own: None,
+            rare: None,
         }
     }
 
     pub(crate) fn spawned_at(&self) -> Nanos {
         self.spawned_at.get()
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
+        self.rare.as_ref()?.scope.as_ref()
+    }
+
+    /// Place and name, where the site can't tell.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn own(&self) -> Option<&SiteKey> {
+        self.rare.as_ref()?.own.as_ref()
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// The outermost ancestor that is known, of the task of this id: itself, if it has none.
@@ -106,8 +129,12 @@ impl Record {
     /// The fate that a child shares; taken by [`Slot::fate`](super::Slot::fate).
     pub(super) fn fate(&mut self, id: u64) -> Arc<Fate> {
         let root = self.root(id);
-        let fate = (self.fate).get_or_insert_with(|| Fate::new(TaskId::from_u64(id), root));
-        Arc::clone(fate)
+        if let Some(fate) = &self.fate {
+            return Arc::clone(fate);
+        }
+        let fate = Fate::new(TaskId::from_u64(id), root, self.scope().cloned());
+        self.fate = Some(Arc::clone(&fate));
+        fate
     }
 }
 

@@ -1,0 +1,318 @@
+//! Scopes: all that was spawned from a moment on by one task or thread, and by what it spawned.
+//!
+//! A scope is opened by who runs a test. Its *opener* is the task that was being polled then,
+//! or the thread where there was none: `block_on`'s own task may never have been seen.
+//!
+//! | step | by whom | afterwards |
+//! |---|---|---|
+//! | `open` | the opener | what it spawns is of this scope, and of those around it |
+//! | [`spawned`](Scope::spawned) | the spawner | the task holds its innermost scope |
+//! | [`ended`](Scope::ended) | who tells of the end | counted, nothing is kept of the task |
+//! | [`close`](Scope::close) | whoever opened it, on any thread | what is spawned from now on is of the scope around it |
+
+use super::LastTurn;
+use super::tallies::Outcome;
+use crate::clock::Nanos;
+use crate::histogram::{Histogram, LIFETIME};
+use crate::task::TaskId;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+
+/// More runtimes than one test has; those beyond are not asked for their tasks.
+const MOST_RUNTIMES: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) opener: Opener,
+    pub(crate) opened_at: Nanos,
+    outer: Option<Arc<Scope>>,
+    closed: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// Who opened a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// A thread, outside of every task that was seen.
+    Thread,
+    /// A task that is not in the table.
+    Unknown(u64),
+    Task {
+        id: TaskId,
+        site: u32,
+    },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sites: HashMap<u32, ScopeTotals>,
+    runtimes: Vec<Handle>,
+    unseen_parents: u64,
+}
+
+/// What a scope's tasks of one spawn site came to.
+#[derive(Clone, Debug)]
+pub(crate) struct ScopeTotals {
+    pub(crate) spawned: u64,
+    pub(crate) completed: u64,
+    pub(crate) panicked: u64,
+    pub(crate) aborted: u64,
+    /// Of those that ended.
+    pub(crate) polls: u64,
+    pub(crate) lifetime: Histogram,
+}
+
+impl ScopeTotals {
+    pub(crate) fn new() -> Self {
+        Self {
+            spawned: 0,
+            completed: 0,
+            panicked: 0,
+            aborted: 0,
+            polls: 0,
+            lifetime: Histogram::new(&LIFETIME),
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) -> Option<&mut u64> {
+        match outcome {
+            Outcome::Completed => Some(&mut self.completed),
+            Outcome::Panicked => Some(&mut self.panicked),
+            Outcome::Aborted => Some(&mut self.aborted),
+            Outcome::Unknown => None,
+        }
+    }
+}
+
+/// How a task of a scope ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    site: u32,
+    lifetime: u64,
+    outcome: Outcome,
+    polls: u64,
+}
+
+impl End {
+    /// `turns` are those of the task, with what the newest was.
+    pub(super) fn new(
+        site: u32,
+        lifetime: u64,
+        outcome: Outcome,
+        (turns, last): (u64, LastTurn),
+    ) -> Self {
+        let polls = match last {
+            LastTurn::Poll => turns,
+            LastTurn::Drop => turns.saturating_sub(1),
+        };
+        Self {
+            site,
+            lifetime,
+            outcome,
+            polls,
+        }
+    }
+}
+
+impl Scope {
+    /// Counts a task as spawned here, before it can be seen.
+    pub(super) fn spawned(&self, site: u32) {
+        let here = Handle::try_current().ok();
+        self.each(|scope| {
+            let mut state = scope.state.lock();
+            let totals = (state.sites.entry(site)).or_insert_with(ScopeTotals::new);
+            totals.spawned += 1;
+            if let Some(here) = &here
+                && !scope.is_closed()
+            {
+                state.met(here);
+            }
+        });
+    }
+
+    /// Counts a task as ended.
+    pub(super) fn ended(&self, end: End) {
+        self.each(|scope| {
+            if let Some(totals) = scope.state.lock().sites.get_mut(&end.site) {
+                totals.polls += end.polls;
+                totals.lifetime.record(end.lifetime);
+                if let Some(count) = totals.outcome(end.outcome) {
+                    *count += 1;
+                }
+            }
+        });
+    }
+
+    /// Takes an end back that was counted too early.
+    pub(super) fn take_back(&self, end: End) {
+        self.each(|scope| {
+            if let Some(totals) = scope.state.lock().sites.get_mut(&end.site) {
+                totals.polls -= end.polls;
+                totals.lifetime.take_back(end.lifetime);
+                if let Some(count) = totals.outcome(end.outcome) {
+                    *count -= 1;
+                }
+            }
+        });
+    }
+
+    /// Itself, and the scopes around it.
+    fn each(&self, mut f: impl FnMut(&Self)) {
+        let mut next = Some(self);
+        while let Some(scope) = next {
+            f(scope);
+            next = scope.outer.as_deref();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The innermost of these that is open.
+    fn open_of(mut scope: &Arc<Self>) -> Option<Arc<Self>> {
+        while scope.is_closed() {
+            scope = scope.outer.as_ref()?;
+        }
+        Some(Arc::clone(scope))
+    }
+}
+
+impl State {
+    fn met(&mut self, runtime: &Handle) {
+        let is_known = |known: &Handle| known.id() == runtime.id();
+        if self.runtimes.len() < MOST_RUNTIMES && !self.runtimes.iter().any(is_known) {
+            self.runtimes.push(runtime.clone());
+        }
+    }
+}
+
+/// What is read of a scope, and how it is opened and closed.
+#[cfg(feature = "testing")]
+impl Scope {
+    pub(super) fn new(opener: Opener, opened_at: Nanos, outer: Option<Arc<Self>>) -> Arc<Self> {
+        let mut state = State::default();
+        if let Ok(here) = Handle::try_current() {
+            state.met(&here);
+        }
+        Arc::new(Self {
+            opener,
+            opened_at,
+            outer,
+            closed: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Nothing is spawned in it any more. The handles of runtimes are let go here, where the
+    /// host waits for nothing, and not with the last task.
+    pub(crate) fn close(&self) {
+        // Release pairs with the acquire in `is_closed`.
+        self.closed.store(true, Ordering::Release);
+        let runtimes = std::mem::take(&mut self.state.lock().runtimes);
+        drop(runtimes);
+    }
+
+    /// Whether a task that holds `held` is of this scope.
+    pub(crate) fn has(&self, held: &Self) -> bool {
+        let mut found = false;
+        held.each(|scope| found |= std::ptr::eq(scope, self));
+        found
+    }
+
+    /// What became of its tasks, by the number of the site.
+    pub(crate) fn totals(&self) -> HashMap<u32, ScopeTotals> {
+        self.state.lock().sites.clone()
+    }
+
+    /// The runtimes in which it was opened and its tasks were spawned.
+    pub(crate) fn runtimes(&self) -> Vec<Handle> {
+        self.state.lock().runtimes.clone()
+    }
+
+    /// Tasks spawned on its runtimes by a task that was never seen.
+    pub(crate) fn unseen_parents(&self) -> u64 {
+        self.state.lock().unseen_parents
+    }
+}
+
+/// The scopes that a task's children or a thread's tasks are spawned in, innermost last.
+#[derive(Debug, Default)]
+pub(crate) struct Innermost(Option<Arc<Scope>>);
+
+impl Innermost {
+    pub(super) fn of(scope: Option<Arc<Scope>>) -> Self {
+        Self(scope)
+    }
+
+    /// The one that is open now.
+    pub(crate) fn open(&mut self) -> Option<Arc<Scope>> {
+        let innermost = self.0.as_ref()?;
+        if innermost.is_closed() {
+            self.0 = Scope::open_of(innermost);
+        }
+        self.0.clone()
+    }
+
+    /// Opens another in it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn push(&mut self, opener: Opener, now: Nanos) -> Arc<Scope> {
+        let scope = Scope::new(opener, now, self.open());
+        self.0 = Some(Arc::clone(&scope));
+        scope
+    }
+}
+
+/// The scopes of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes {
+    /// Whether there ever was one: a spawn in a program without any looks no further.
+    used: AtomicBool,
+    open: Mutex<Vec<Weak<Scope>>>,
+}
+
+impl Scopes {
+    #[inline]
+    pub(crate) fn are_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The scope that a task opened which is not in the table.
+    pub(crate) fn of_unknown(&self, opener: u64) -> Option<Arc<Scope>> {
+        let is_its = |scope: &Arc<Scope>| scope.opener == Opener::Unknown(opener);
+        let mut open = self.all_open();
+        let at = open.iter().rposition(is_its)?;
+        Some(open.swap_remove(at))
+    }
+
+    /// A task was spawned by one that was never seen: which may have been of any scope of this
+    /// runtime.
+    pub(crate) fn unseen_parent(&self) {
+        let Ok(here) = Handle::try_current() else {
+            return;
+        };
+        for scope in self.all_open() {
+            let mut state = scope.state.lock();
+            if state.runtimes.iter().any(|known| known.id() == here.id()) {
+                state.unseen_parents += 1;
+            }
+        }
+    }
+
+    fn all_open(&self) -> Vec<Arc<Scope>> {
+        let open = self.open.lock();
+        let scopes = open.iter().filter_map(Weak::upgrade);
+        scopes.filter(|scope| !scope.is_closed()).collect()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn opened(&self, scope: &Arc<Scope>) {
+        self.used.store(true, Ordering::Relaxed);
+        let mut open = self.open.lock();
+        open.retain(|scope| scope.upgrade().is_some_and(|scope| !scope.is_closed()));
+        open.push(Arc::downgrade(scope));
+    }
+}

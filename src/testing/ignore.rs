@@ -1,0 +1,76 @@
+//! Tasks that a test says may stay.
+
+use crate::Task;
+use glob::{MatchOptions, Pattern};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One way to say it, and whether it ever applied.
+pub(super) struct Ignore {
+    how: How,
+    met: AtomicBool,
+}
+
+enum How {
+    Named(String),
+    SpawnedAt(Pattern),
+    Where(Box<dyn Fn(&Task) -> bool + Send + Sync>),
+}
+
+impl Ignore {
+    pub(super) fn named(name: &str) -> Self {
+        Self::new(How::Named(name.to_owned()))
+    }
+
+    pub(super) fn spawned_at(glob: &str) -> Result<Self, glob::PatternError> {
+        Ok(Self::new(How::SpawnedAt(Pattern::new(glob)?)))
+    }
+
+    pub(super) fn by(is: impl Fn(&Task) -> bool + Send + Sync + 'static) -> Self {
+        Self::new(How::Where(Box::new(is)))
+    }
+
+    fn new(how: How) -> Self {
+        let met = AtomicBool::new(false);
+        Self { how, met }
+    }
+
+    pub(super) fn covers(&self, task: &Task) -> bool {
+        /// As the globs of daemons are matched.
+        const OPTIONS: MatchOptions = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
+        let covers = match &self.how {
+            How::Named(name) => task.name() == Some(name),
+            How::SpawnedAt(glob) => glob.matches_with(task.location().file(), OPTIONS),
+            How::Where(is) => is(task),
+        };
+        if covers {
+            self.met.store(true, Ordering::Relaxed);
+        }
+        covers
+    }
+
+    /// What to say of one that applied to no task: a typing error, as a rule.
+    pub(super) fn warning(&self) -> Option<String> {
+        (!self.met.load(Ordering::Relaxed)).then(|| format!("{self} applied to no task"))
+    }
+}
+
+impl fmt::Display for Ignore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.how {
+            How::Named(name) => write!(f, "ignore_named({name:?})"),
+            How::SpawnedAt(glob) => write!(f, "ignore_spawned_at({:?})", glob.as_str()),
+            How::Where(_) => f.write_str("ignore(…)"),
+        }
+    }
+}
+
+impl fmt::Debug for Ignore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
