@@ -158,6 +158,10 @@ pub mod otlp {
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(all(doctest, feature = "testing", not(straggler_loom)))]
+#[doc = include_str!("../docs/testing.md")]
+mod testing_guide {}
+
 #[cfg(all(doctest, feature = "opentelemetry", not(straggler_loom)))]
 #[doc = include_str!("../docs/composition.md")]
 mod composition {}

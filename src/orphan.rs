@@ -149,7 +149,7 @@ mod tests {
     impl Default for Case {
         fn default() -> Self {
             Self {
-                parent: Some(Fate::new(TaskId::from_u64(1), 1)),
+                parent: Some(Fate::new(TaskId::from_u64(1), 1, None)),
                 gone: Gone::No,
                 span: None,
                 home_turns: None,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn ended(at: Nanos) -> Arc<Fate> {
-        let fate = Fate::new(TaskId::from_u64(1), 1);
+        let fate = Fate::new(TaskId::from_u64(1), 1, None);
         fate.end(at);
         fate
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_parent_whose_end_is_unconfirmed_is_likely() {
-        let parent = Fate::new(TaskId::from_u64(1), 1);
+        let parent = Fate::new(TaskId::from_u64(1), 1, None);
         parent.set_ending_since(300);
         let case = Case {
             parent: Some(parent),
@@ -213,7 +213,7 @@ mod tests {
         };
         let finding = case.judge(0).expect("an orphan");
         assert_eq!(finding.certainty, Certainty::Likely);
-        let parent = Fate::new(TaskId::from_u64(1), 1);
+        let parent = Fate::new(TaskId::from_u64(1), 1, None);
         parent.set_ending_since(NOW - UNCONFIRMED + 1);
         let case = Case {
             parent: Some(parent),
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_span_that_closed_is_likely_and_its_task_ended_is_certain() {
-        let home = Fate::new(TaskId::from_u64(2), 2);
+        let home = Fate::new(TaskId::from_u64(2), 2, None);
         let request = span(Some(Arc::clone(&home)));
         request.close(300);
         let case = Case {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_span_is_left_only_when_its_task_went_on_without_it() {
-        let request = span(Some(Fate::new(TaskId::from_u64(2), 2)));
+        let request = span(Some(Fate::new(TaskId::from_u64(2), 2, None)));
         let mut case = Case {
             span: Some(Arc::clone(&request)),
             home_turns: Some(3),

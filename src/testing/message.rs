@@ -114,42 +114,6 @@ fn above(task: &Task, ground: &Ground, snapshot: &Snapshot) -> Vec<String> {
 }
 
 impl Message {
-    pub(super) fn new(
-        ground: &Ground,
-        snapshot: &Snapshot,
-        left: &[Task],
-        since_the_stop: impl Fn(&Task) -> Option<String>,
-    ) -> MessageParts {
-        let mut groups: HashMap<_, Group> = HashMap::new();
-        for task in left {
-            let told = since_the_stop(task);
-            let key = (task.site_index, task.lineage, told.clone());
-            let group = groups.entry(key).or_insert_with(|| Group {
-                since_the_stop: told,
-                ..Group::new(task, ground, snapshot)
-            });
-            group.add(task, snapshot);
-        }
-        let mut groups: Vec<_> = groups.into_values().collect();
-        groups.sort_by(|a, b| {
-            let by_count = Reverse(a.count).cmp(&Reverse(b.count));
-            by_count
-                .then_with(|| a.place.cmp(&b.place))
-                .then_with(|| a.above.cmp(&b.above))
-                .then_with(|| a.since_the_stop.cmp(&b.since_the_stop))
-        });
-        let mut unattributed: HashMap<String, u64> = HashMap::new();
-        for task in ground.unattributed(snapshot) {
-            *(unattributed.entry(task.named().to_string())).or_default() += 1;
-        }
-        let mut unattributed: Vec<_> = unattributed.into_iter().collect();
-        unattributed.sort();
-        MessageParts {
-            groups,
-            unattributed,
-        }
-    }
-
     pub(super) fn write(&self, left: &Remainder, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.headline(left, f)?;
         writeln!(f, "\nin the watch opened at {}", self.opened)?;
@@ -192,6 +156,17 @@ impl Message {
         let count = left.tasks.len();
         f.write_str("straggler: ")?;
         if count <= left.allowed {
+            if let Told::Stopped {
+                deadline,
+                requested: false,
+            } = self.told
+            {
+                let after = Span(deadline);
+                return write!(
+                    f,
+                    "the request to stop is not done {after} after it was made"
+                );
+            }
             if !left.completeness.is_complete() {
                 return f
                     .write_str("inconclusive: no task too many was seen, but others may be there");
@@ -249,12 +224,48 @@ impl Message {
 }
 
 /// A message before it is known which watch it is of.
-pub(super) struct MessageParts {
+pub(super) struct Parts {
     groups: Vec<Group>,
     unattributed: Vec<(String, u64)>,
 }
 
-impl MessageParts {
+impl Parts {
+    pub(super) fn new(
+        ground: &Ground,
+        snapshot: &Snapshot,
+        left: &[Task],
+        since_the_stop: impl Fn(&Task) -> Option<String>,
+    ) -> Self {
+        let mut groups: HashMap<_, Group> = HashMap::new();
+        for task in left {
+            let told = since_the_stop(task);
+            let key = (task.site_index, task.lineage, told.clone());
+            let group = groups.entry(key).or_insert_with(|| Group {
+                since_the_stop: told,
+                ..Group::new(task, ground, snapshot)
+            });
+            group.add(task, snapshot);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by(|a, b| {
+            let by_count = Reverse(a.count).cmp(&Reverse(b.count));
+            by_count
+                .then_with(|| a.place.cmp(&b.place))
+                .then_with(|| a.above.cmp(&b.above))
+                .then_with(|| a.since_the_stop.cmp(&b.since_the_stop))
+        });
+        let mut unattributed: HashMap<String, u64> = HashMap::new();
+        for task in ground.unattributed(snapshot) {
+            *(unattributed.entry(task.named().to_string())).or_default() += 1;
+        }
+        let mut unattributed: Vec<_> = unattributed.into_iter().collect();
+        unattributed.sort();
+        Self {
+            groups,
+            unattributed,
+        }
+    }
+
     pub(super) fn of(
         self,
         opened: &'static Location<'static>,

@@ -2,7 +2,7 @@
 
 use super::ignore::Ignore;
 use super::look::{Doubts, Ground, Look};
-use super::message::{Message, Told};
+use super::message::{Parts, Told};
 use super::pace::Pace;
 use super::remainder::{Completeness, Remainder};
 use super::site_view::SiteView;
@@ -180,7 +180,10 @@ impl Watch {
     }
 
     async fn assertion(&self, here: &'static Location<'static>) {
-        judge(self.stragglers().await, here);
+        let remainder = self.stragglers().await;
+        if !remainder.passes() {
+            fail(&remainder, here);
+        }
     }
 
     /// Asks the tasks to stop, and panics if any of them is still there when the deadline has
@@ -206,7 +209,8 @@ impl Watch {
     ///
     /// # Panics
     ///
-    /// As [`assert_no_stragglers`](Self::assert_no_stragglers). Of each task it says whether it
+    /// As [`assert_no_stragglers`](Self::assert_no_stragglers), and where the future is not done by
+    /// then. Of each task it says whether it
     /// was polled since and went on, was never polled since, or is in a poll that doesn't return.
     /// A task whose poll never returns on a current-thread runtime keeps this from being polled
     /// too, so that there it is the test's own time limit that ends it.
@@ -230,7 +234,9 @@ impl Watch {
                 let then = before.snapshot.task(task.id());
                 Some(super::message::since_the_stop(task, then))
             });
-            judge(remainder, here);
+            if !(requested && remainder.passes()) {
+                fail(&remainder, here);
+            }
         }
     }
 
@@ -352,7 +358,7 @@ impl Watch {
         live.retain(|task| self.counts(task));
         let reasons = self.ground.reasons(&snapshot, live.is_empty(), doubts);
         let warnings = self.ignores.iter().filter_map(Ignore::warning).collect();
-        let message = Message::new(&self.ground, &snapshot, &live, status);
+        let message = Parts::new(&self.ground, &snapshot, &live, status);
         Remainder {
             tasks: live,
             completeness: Completeness { reasons },
@@ -369,10 +375,8 @@ impl Drop for Watch {
 }
 
 /// The assertion itself: all else only finds out.
-fn judge(remainder: Remainder, here: &'static Location<'static>) {
-    if !remainder.passes() {
-        panic!("{remainder}\n(asserted at {here})");
-    }
+fn fail(remainder: &Remainder, here: &'static Location<'static>) -> ! {
+    panic!("{remainder}\n(asserted at {here})");
 }
 
 /// Polls a future until the time is over; whether it was done by then.

@@ -1,3 +1,60 @@
 //! `straggler::testing`: what belongs to a watch, when it is done, and what it says.
 
+mod completeness;
+mod law;
+mod message;
+mod options;
+mod queries;
 mod scope;
+mod settle;
+mod stops;
+
+use std::future::Future;
+use std::time::Duration;
+use straggler::testing::{Remainder, Watch};
+use tokio::runtime::{Builder, Runtime};
+
+/// For a watch that is to find something: it waits no longer than this.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// Both flavours of runtime, with everything enabled.
+fn runtimes() -> [Runtime; 2] {
+    let mut multi = Builder::new_multi_thread();
+    [Builder::new_current_thread(), {
+        multi.worker_threads(2);
+        multi
+    }]
+    .map(|mut builder| builder.enable_all().build().expect("a runtime"))
+}
+
+/// The remainder, where something is expected to be left.
+async fn left(watch: &Watch) -> Remainder {
+    let left = watch.stragglers().await;
+    assert!(left.completeness().is_complete(), "{left}");
+    left
+}
+
+/// The lines of this crate's tests at which the tasks that are left were spawned.
+fn lines(left: &Remainder) -> Vec<u32> {
+    let lines = left.tasks().iter().map(|task| task.location().line());
+    lines.collect()
+}
+
+/// Whether nothing is left, and that is known.
+#[track_caller]
+fn assert_clean(left: &Remainder) {
+    assert!(left.passes(), "{left}");
+}
+
+/// The message of the panic that a future ends in.
+fn message_of(future: impl Future<Output = ()>) -> String {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future);
+    }));
+    let panic = caught.expect_err("it passes");
+    let message = panic.downcast_ref::<String>().cloned();
+    message
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .expect("a text")
+}

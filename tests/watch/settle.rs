@@ -1,0 +1,134 @@
+//! How long a watch waits, and for what.
+
+use crate::{SHORT, assert_clean, left, runtimes};
+use std::future::pending;
+use std::time::Duration;
+use straggler::testing::watch;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+/// So long that a test which waits for it is stopped.
+const FOR_EVER: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn at_once_when_nothing_is_left() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let watch = watch().settle(FOR_EVER);
+            tokio::spawn(async {}).await.expect("no panic");
+            assert_clean(&watch.stragglers().await);
+        });
+    }
+}
+
+#[test]
+fn a_chain_that_is_just_ending() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let watch = watch().settle(FOR_EVER);
+            let (tell, mut told) = oneshot::channel::<()>();
+            for _ in 0..100 {
+                let (next, waits) = oneshot::channel();
+                let last = std::mem::replace(&mut told, waits);
+                tokio::spawn(async move {
+                    last.await.expect("it is sent");
+                    next.send(()).expect("the next one waits");
+                });
+            }
+            tokio::spawn(told);
+            tell.send(()).expect("the first one waits");
+            assert_clean(&watch.stragglers().await);
+            assert_eq!(watch.all().ended(), 101);
+        });
+    }
+}
+
+#[test]
+fn a_task_that_another_thread_lets_go() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let watch = watch().settle(FOR_EVER);
+            let (go, goes) = oneshot::channel();
+            tokio::spawn(async { goes.await.expect("it is sent") });
+            let thread = std::thread::spawn(|| {
+                std::thread::yield_now();
+                go.send(()).expect("it waits");
+            });
+            assert_clean(&watch.stragglers().await);
+            thread.join().expect("no panic");
+        });
+    }
+}
+
+#[test]
+fn a_task_that_waits_for_a_timer() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let watch = watch().settle(FOR_EVER);
+            tokio::spawn(sleep(Duration::from_millis(5)));
+            assert_clean(&watch.stragglers().await);
+        });
+    }
+}
+
+#[test]
+fn without_timers_and_sockets() {
+    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        let runtime = builder.build().expect("a runtime");
+        runtime.block_on(async {
+            let watch = watch().settle(SHORT);
+            tokio::spawn(pending::<()>());
+            assert_eq!(left(&watch).await.tasks().len(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_paused_clock_stands_still() {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let watch = watch().settle(SHORT);
+        let sleeper = tokio::spawn(sleep(FOR_EVER));
+        let asks = async {
+            let began = Instant::now();
+            assert_eq!(left(&watch).await.tasks().len(), 1);
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        };
+        asks.await;
+        let in_a_task = tokio::spawn(async move {
+            let began = Instant::now();
+            assert_eq!(left(&watch).await.tasks().len(), 1);
+            assert_eq!(began.elapsed(), Duration::ZERO);
+            watch
+        });
+        let watch = in_a_task.await.expect("no panic").settle(FOR_EVER);
+        sleeper
+            .await
+            .expect("the clock is moved when nothing else is to be done");
+        assert_clean(&watch.stragglers().await);
+    });
+}
+
+/// Where no runtime is, there is nobody to yield to but threads.
+#[test]
+fn outside_of_a_runtime() {
+    let watch = watch().settle(SHORT);
+    let [runtime, _] = runtimes();
+    runtime.block_on(async { drop(tokio::spawn(pending::<()>())) });
+    let found = futures_util::FutureExt::now_or_never(watch.stragglers());
+    assert!(found.is_none(), "it waits for the one that is left");
+    assert_eq!(block_on(watch.stragglers()).tasks().len(), 1);
+}
+
+/// Polls until it is done, on no runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
