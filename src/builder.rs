@@ -273,6 +273,7 @@ impl Builder {
             table,
             rules: Arc::clone(&rules),
             sight,
+            shared: Arc::clone(&shared),
             monitor: monitor.clone(),
             #[cfg(feature = "otlp")]
             exporter: exporter.clone(),

@@ -107,7 +107,6 @@ mod task;
 mod tasks;
 #[cfg(all(feature = "testing", not(straggler_loom)))]
 pub mod testing;
-#[cfg(not(straggler_loom))]
 mod text;
 #[cfg(not(straggler_loom))]
 mod worker;

@@ -12,6 +12,7 @@ use crate::export::Exporter;
 use crate::monitor::Monitor;
 use crate::table::{Key, Place, SpanFate, Table, traits};
 use crate::task::{Kind, Spans};
+use crate::tasks::{self, Tasks};
 use std::fmt;
 use std::sync::Arc;
 use tracing_core::span::{Attributes, Id};
@@ -25,6 +26,8 @@ pub(crate) struct Capture {
     pub(crate) table: Arc<Table>,
     pub(crate) rules: Arc<ParentRules>,
     pub(crate) sight: Arc<Sight>,
+    /// The three above, with what a handle has besides.
+    pub(crate) shared: Arc<tasks::Shared>,
     /// Runs for as long as the layer does.
     pub(crate) monitor: Option<Arc<Monitor>>,
     #[cfg(feature = "otlp")]
@@ -52,7 +55,7 @@ pub(crate) struct CaptureFilter {
 }
 
 impl CaptureFilter {
-    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+    pub(crate) fn wants(&self, metadata: &Metadata<'_>) -> bool {
         if is_task_span(metadata) || is_waker_event(metadata) {
             sight::reached(&self.rules, metadata);
             return self.source.spans();
@@ -152,10 +155,11 @@ where
         event.record(&mut fields);
         let Some(op) = fields.op else { return };
         local::with(&self.table, |local| {
-            let own = local.own(fields.span);
+            let span = super::beside::own_number(fields.span);
+            let own = local.own(span);
             let found = match own {
                 Some(key) => Some((key, self.table.slot(key))),
-                None => self.table.by_span(fields.span),
+                None => self.table.by_span(span),
             };
             let Some((key, slot)) = found else {
                 // After the end, or a task that was refused.
@@ -184,6 +188,16 @@ where
 }
 
 impl Capture {
+    /// A handle like the one that was given out with the layer.
+    pub(crate) fn tasks(&self) -> Tasks {
+        Tasks {
+            shared: Arc::clone(&self.shared),
+            monitor: self.monitor.clone(),
+            #[cfg(feature = "otlp")]
+            exporter: self.exporter.clone(),
+        }
+    }
+
     pub(crate) fn connect(&self, dispatch: &tracing_core::Dispatch) {
         self.table.set_installed();
         self.sight.connect(dispatch, &self.seat);

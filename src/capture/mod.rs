@@ -6,6 +6,12 @@
 //! into the host.
 
 mod behind;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the way in is for the tests' watch"
+)]
+pub(crate) mod beside;
 #[cfg(feature = "opentelemetry")]
 mod foreign;
 #[cfg(tokio_unstable)]

@@ -1,5 +1,6 @@
 //! The user spans around a spawn.
 
+use super::beside::Beside;
 use super::{behind, is_task_span};
 use crate::capture::local::Local;
 use crate::table::{Key, SpanFate, Spawner, Table, traits};
@@ -136,6 +137,9 @@ where
     // Elsewhere nobody would tell us that the span has closed, nor whose number it is.
     if !behind::is_in(dispatch, table) {
         return Around::default();
+    }
+    if let Some(beside) = dispatch.downcast_ref::<Beside>() {
+        return around(beside.current(), table, rules);
     }
     let current = dispatch.current_span();
     let Some(id) = current.id() else {

@@ -192,15 +192,15 @@ impl TaskBuilder {
         let capture = dispatcher::get_default(behind::find);
         // Asked out here, as a closure has a caller of its own.
         let location = Location::caller();
-        let shared = capture.map(|(table, rules)| {
+        let shared = capture.map(|capture| {
             let plan = Plan {
                 name: self.name,
                 kind,
                 size: size_of::<F>(),
-                ..Plan::new(&table, &rules, location)
+                ..Plan::new(&capture.table, &capture.rules, location)
             };
             let shared = Arc::new(Shared {
-                table,
+                table: Arc::clone(&capture.table),
                 stage: Mutex::new(Stage::Planned(Box::new(plan))),
             });
             let announced = Arc::clone(&shared);

@@ -12,15 +12,18 @@ mod stops;
 use std::future::Future;
 use std::time::Duration;
 use straggler::testing::{Remainder, Watch};
-use tokio::runtime::{Builder, Runtime};
+use straggler::{Builder, ManualClock, Tasks};
+use tokio::runtime::{self, Runtime};
+use tracing::Dispatch;
+use tracing_subscriber::prelude::*;
 
 /// For a watch that is to find something: it waits no longer than this.
 const SHORT: Duration = Duration::from_millis(20);
 
 /// Both flavours of runtime, with everything enabled.
 fn runtimes() -> [Runtime; 2] {
-    let mut multi = Builder::new_multi_thread();
-    [Builder::new_current_thread(), {
+    let mut multi = runtime::Builder::new_multi_thread();
+    [runtime::Builder::new_current_thread(), {
         multi.worker_threads(2);
         multi
     }]
@@ -40,6 +43,15 @@ fn lines(left: &Remainder) -> Vec<u32> {
     lines.collect()
 }
 
+/// A straggler layer in a subscriber of the test's own, as a program may have one.
+fn own_layer(options: impl FnOnce(Builder) -> Builder) -> (Tasks, Dispatch, ManualClock) {
+    let clock = ManualClock::new();
+    let builder = Builder::new().clock(clock.clone()).warn_on_orphans(false);
+    let (layer, tasks) = options(builder).build().expect("a valid configuration");
+    let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer));
+    (tasks, dispatch, clock)
+}
+
 /// Whether nothing is left, and that is known.
 #[track_caller]
 fn assert_clean(left: &Remainder) {
@@ -49,7 +61,7 @@ fn assert_clean(left: &Remainder) {
 /// The message of the panic that a future ends in.
 fn message_of(future: impl Future<Output = ()>) -> String {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(future);
     }));
     let panic = caught.expect_err("it passes");
