@@ -150,7 +150,12 @@ pub use tasks::{Guard, Tasks};
 /// ```
 #[cfg(all(feature = "otlp", not(straggler_loom)))]
 pub mod otlp {
-    pub use crate::export::{Compression, MetricExporter, Otlp, Protocol};
+    pub use crate::export::{Compression, InMemory, MetricExporter, Otlp, Protocol};
+
+    /// Metrics as an [`InMemory`] has them: what was exported, to be asserted on.
+    pub mod exported {
+        pub use crate::export::exported::{Exemplar, Histogram, InstrumentKind, Metric, Point};
+    }
 }
 
 #[cfg(all(doctest, not(straggler_loom)))]

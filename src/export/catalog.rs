@@ -5,10 +5,15 @@
 
 /// OpenTelemetry's kinds of instruments, as far as they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum InstrumentKind {
+#[non_exhaustive]
+pub enum InstrumentKind {
+    /// A sum that never goes down.
     Counter,
+    /// A sum that may go down.
     UpDownCounter,
+    /// A value that is not to be added up.
     Gauge,
+    /// Values in buckets.
     Histogram,
 }
 

@@ -1,6 +1,6 @@
 //! Metrics as OTLP's messages.
 
-use super::catalog::InstrumentKind;
+use super::catalog::{Instrument, InstrumentKind};
 use super::series::{
     Buckets, Collection, Metric, Point, TracedAmount, TracedValue, Value, seconds,
 };
@@ -21,6 +21,12 @@ pub(crate) enum Which {
     Histograms,
 }
 
+impl Which {
+    pub(crate) fn has(self, instrument: &Instrument) -> bool {
+        self == Self::All || instrument.kind == InstrumentKind::Histogram
+    }
+}
+
 /// A request with the metrics of one collection.
 pub(crate) fn request(
     collection: &Collection,
@@ -39,10 +45,8 @@ pub(crate) fn request(
 
 /// The metrics of one collection under straggler's own scope.
 pub(crate) fn scope_metrics(collection: &Collection, which: Which) -> ScopeMetrics {
-    let goes = |metric: &&Metric| {
-        which == Which::All || metric.instrument.kind == InstrumentKind::Histogram
-    };
-    let metrics = (collection.metrics.iter().filter(goes))
+    let metrics = (collection.metrics.iter())
+        .filter(|metric| which.has(metric.instrument))
         .map(|metric| encode(metric, nanos(collection.at)))
         .collect();
     let scope = super::scope();

@@ -73,6 +73,11 @@ impl<'a> Env<'a> {
         }
     }
 
+    /// One without any variable.
+    pub(super) fn empty() -> Env<'static> {
+        Env { lookup: &|_| None }
+    }
+
     #[cfg(test)]
     pub(super) fn of(lookup: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { lookup }

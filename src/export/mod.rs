@@ -4,7 +4,8 @@
 //! monitor's look ─> orphans ─> draft ─> out ──┬─> outbox ──┐
 //!                      │                      └─> the program's tracer provider
 //!                      v                                   v
-//! table ──────────> collect ─> points ─> encode ───────> sender ─> wire ─> network
+//! table ──────────> collect ─> points ─> encode ───────> sender ─┬─> wire ─> network
+//!                                 │                              └─> memory (a test's)
 //!                                 ├────> meter (the program's meter provider)
 //!                                 └────> reader (the program's periodic reader)
 //! ```
@@ -16,6 +17,8 @@ mod desk;
 mod draft;
 mod encode;
 mod env;
+pub(crate) mod exported;
+mod memory;
 mod meter;
 mod orphans;
 mod out;
@@ -27,6 +30,7 @@ mod series;
 mod settings;
 mod wire;
 
+pub use memory::InMemory;
 pub use reader::MetricExporter;
 pub use settings::{Compression, Otlp, Protocol};
 

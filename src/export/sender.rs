@@ -6,6 +6,7 @@
 use super::collect::Collector;
 use super::desk::Desk;
 use super::encode;
+use super::memory::InMemory;
 use super::out::{Outbox, Ready};
 use super::quiet::Quiet;
 use super::settings::Settings;
@@ -16,6 +17,7 @@ use crate::table::Table;
 use crate::worker::{Order, Worker};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_sdk::trace::SpanData;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -193,8 +195,8 @@ fn run(
         Err(error) => return tell(ready, Err(error)),
     };
     let entered = runtime.enter();
-    let wire = match Wire::new(settings, rejected) {
-        Ok(wire) => Arc::new(wire),
+    let way = match Way::new(settings, rejected, &jobs.desk) {
+        Ok(way) => Arc::new(way),
         Err(error) => return tell(ready, Err(error)),
     };
     drop(entered);
@@ -205,15 +207,47 @@ fn run(
         desk: Arc::clone(&jobs.desk),
     };
     let jobs = Arc::new(jobs);
-    let spans = runtime.spawn(spans(Arc::clone(&jobs), Arc::clone(&wire), orders.clone()));
+    let spans = runtime.spawn(spans(Arc::clone(&jobs), Arc::clone(&way), orders.clone()));
     let joined = runtime.block_on(async {
-        metrics(&jobs, &wire, &orders).await;
+        metrics(&jobs, &way, &orders).await;
         spans.await
     });
     // Not waited for: a name look-up may hang for as long as it likes.
     runtime.shutdown_background();
     if let Err(panicked) = joined {
         std::panic::resume_unwind(panicked.into_panic());
+    }
+}
+
+/// Where it all goes.
+enum Way {
+    Network(Box<Wire>),
+    Memory(InMemory),
+}
+
+impl Way {
+    fn new(settings: &Settings, rejected: Arc<AtomicU64>, desk: &Desk) -> Result<Self, Error> {
+        match &settings.in_memory {
+            Some(memory) => {
+                memory.take(desk.own())?;
+                Ok(Self::Memory(memory.clone()))
+            }
+            None => Ok(Self::Network(Box::new(Wire::new(settings, rejected)?))),
+        }
+    }
+
+    async fn send_spans(&self, spans: Vec<SpanData>) -> Sent {
+        match self {
+            Self::Network(wire) => wire.send_spans(spans).await,
+            Self::Memory(memory) => memory.keep_spans(spans),
+        }
+    }
+
+    async fn send_metrics(&self, request: ExportMetricsServiceRequest) -> Sent {
+        match self {
+            Self::Network(wire) => wire.send_metrics(request).await,
+            Self::Memory(memory) => memory.keep_metrics(request),
+        }
     }
 }
 
@@ -240,7 +274,7 @@ fn tell(ready: &mpsc::Sender<Result<(), Error>>, outcome: Result<(), Error>) {
 }
 
 /// Sends spans as they come.
-async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, orders: Orders) {
+async fn spans(jobs: Arc<Jobs>, way: Arc<Way>, orders: Orders) {
     loop {
         // Before the outbox is looked at: what is asked covers what was put before.
         let order = orders.worker.order(SPANS);
@@ -252,7 +286,7 @@ async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, orders: Orders) {
             if batch.is_empty() {
                 break;
             }
-            send_spans(&jobs, &wire, batch, &orders).await;
+            send_spans(&jobs, &way, batch, &orders).await;
         }
         match order {
             Order::Stop(_) => return,
@@ -262,11 +296,11 @@ async fn spans(jobs: Arc<Jobs>, wire: Arc<Wire>, orders: Orders) {
     }
 }
 
-async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, orders: &Orders) {
+async fn send_spans(jobs: &Jobs, way: &Way, batch: Vec<Ready>, orders: &Orders) {
     let marked: Vec<u64> = batch.iter().filter_map(|ready| ready.marks).collect();
     let spans: Vec<_> = batch.into_iter().map(|ready| ready.span).collect();
     let count = spans.len() as u64;
-    let sent = orders.obey("spans", SPANS, wire.send_spans(spans)).await;
+    let sent = orders.obey("spans", SPANS, way.send_spans(spans)).await;
     if sent.failure.is_some() {
         jobs.outbox.not_delivered(marked);
     }
@@ -277,12 +311,12 @@ async fn send_spans(jobs: &Jobs, wire: &Wire, batch: Vec<Ready>, orders: &Orders
 }
 
 /// Sends our own metrics at each interval, and those handed in at once.
-async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
+async fn metrics(jobs: &Jobs, way: &Way, orders: &Orders) {
     let mut next = tokio::time::Instant::now() + jobs.interval;
     loop {
         let order = orders.worker.order(METRICS);
         while let Some(request) = jobs.desk.next() {
-            let sent = send_metrics(jobs, wire, request.metrics, orders).await;
+            let sent = send_metrics(jobs, way, request.metrics, orders).await;
             request.reply.write(Some(sent));
         }
         let is_time = tokio::time::Instant::now() >= next;
@@ -293,7 +327,7 @@ async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
             {
                 let request =
                     encode::request(&collection, which, jobs.resource.clone(), &jobs.schema_url);
-                send_metrics(jobs, wire, request, orders).await;
+                send_metrics(jobs, way, request, orders).await;
             }
         }
         if is_time {
@@ -314,7 +348,7 @@ async fn metrics(jobs: &Jobs, wire: &Wire, orders: &Orders) {
 
 async fn send_metrics(
     jobs: &Jobs,
-    wire: &Wire,
+    way: &Way,
     request: ExportMetricsServiceRequest,
     orders: &Orders,
 ) -> Sent {
@@ -322,7 +356,7 @@ async fn send_metrics(
     if count == 0 {
         return Sent::default();
     }
-    let sent = (orders.obey("metrics", METRICS, wire.send_metrics(request))).await;
+    let sent = (orders.obey("metrics", METRICS, way.send_metrics(request))).await;
     if let Some(table) = jobs.table.upgrade() {
         table.loss.points_lost(lost(&sent, count));
         table.delivery.note("metrics", sent.failure.clone());

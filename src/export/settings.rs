@@ -15,6 +15,7 @@ pub(super) use tls::Pem;
 pub(super) use tls::Tls;
 
 use super::env::Env;
+use super::memory::InMemory;
 use crate::Error;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -75,6 +76,7 @@ pub struct Otlp {
     unsampled_parents: bool,
     tracer_provider: Option<SdkTracerProvider>,
     meter_provider: Option<SdkMeterProvider>,
+    in_memory: Option<InMemory>,
 }
 
 impl Otlp {
@@ -176,7 +178,8 @@ impl Otlp {
         self
     }
 
-    /// How often metrics are sent. 60 s by default; from 1 ms to 24 h.
+    /// How often metrics are sent. 60 s by default, with [`in_memory`](Self::in_memory) 24 h;
+    /// from 1 ms to 24 h.
     ///
     /// `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds.
     pub fn interval(mut self, interval: Duration) -> Self {
@@ -255,6 +258,20 @@ impl Otlp {
         self
     }
 
+    /// Keeps what is exported in this process, for a test to look at, instead of sending it. How
+    /// much waits, which orphans are told of, and the program's providers stay as they are set
+    /// here.
+    ///
+    /// No variable counts then, `OTEL_SDK_DISABLED` included: what the shell of a developer or a
+    /// CI has set changes no test, and nothing leaves. In code, all that says how to send
+    /// ([`endpoint`](Self::endpoint), [`protocol`](Self::protocol), [`header`](Self::header),
+    /// [`timeout`](Self::timeout), [`compression`](Self::compression) and those of TLS) can't be
+    /// used beside it and is refused. So is an [`InMemory`] that was built with before.
+    pub fn in_memory(mut self, exported: &InMemory) -> Self {
+        self.in_memory = Some(exported.clone());
+        self
+    }
+
     /// What is exported by the environment alone: the signals that have an endpoint there.
     pub(crate) fn named_in_env() -> Option<Self> {
         let [spans, metrics] = resolve::endpoints_in(&Env::process());
@@ -273,7 +290,11 @@ impl Otlp {
     ///
     /// The first setting that can't be used, with its name and what to write instead.
     pub(crate) fn resolve(&self) -> Result<Settings, Error> {
-        self.resolve_in(&Env::process())
+        let env = match self.in_memory {
+            Some(_) => Env::empty(),
+            None => Env::process(),
+        };
+        self.resolve_in(&env)
     }
 }
 
@@ -300,6 +321,7 @@ impl fmt::Debug for Otlp {
             .field("unsampled_parents", &self.unsampled_parents)
             .field("tracer_provider", &self.tracer_provider.is_some())
             .field("meter_provider", &self.meter_provider.is_some())
+            .field("in_memory", &self.in_memory)
             .finish()
     }
 }

@@ -44,6 +44,11 @@ impl Ignore {
         };
         let covers = match &self.how {
             How::Named(name) => task.name() == Some(name),
+            How::SpawnedAt(glob) if names_a_line(glob) => {
+                let place = task.location();
+                let place = format!("{}:{}", place.file(), place.line());
+                glob.matches_with(&place, OPTIONS)
+            }
             How::SpawnedAt(glob) => glob.matches_with(task.location().file(), OPTIONS),
             How::Where(is) => is(task),
         };
@@ -57,6 +62,12 @@ impl Ignore {
     pub(super) fn warning(&self) -> Option<String> {
         (!self.met.load(Ordering::Relaxed)).then(|| format!("{self} applied to no task"))
     }
+}
+
+/// Whether the glob is of a `file:line`, and not of files.
+fn names_a_line(glob: &Pattern) -> bool {
+    let line = glob.as_str().rsplit_once(':');
+    line.is_some_and(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl fmt::Display for Ignore {

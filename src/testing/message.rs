@@ -44,7 +44,8 @@ pub(super) enum Told {
 struct Group {
     count: u64,
     place: String,
-    file: String,
+    /// As `ignore_spawned_at` takes it.
+    line: String,
     /// Running, scheduled, idle, unknown.
     states: [u64; 4],
     oldest: Duration,
@@ -62,7 +63,7 @@ impl Group {
         Self {
             count: 0,
             place: task.named().to_string(),
-            file: task.location().file().to_owned(),
+            line: format!("{}:{}", task.location().file(), task.location().line()),
             states: [0; 4],
             oldest: Duration::ZERO,
             polls: 0,
@@ -138,6 +139,9 @@ impl Message {
             writeln!(f)?;
             self.advice(f)?;
         }
+        if !(self.unattributed.is_empty() && self.warnings.is_empty()) {
+            writeln!(f)?;
+        }
         for (place, count) in self.unattributed.iter().take(MOST) {
             writeln!(
                 f,
@@ -178,8 +182,10 @@ impl Message {
         }
         match self.told {
             Told::Done { waited } => {
-                let counted = counted_are(count);
-                write!(f, "{counted} still there {} after the end", Span(waited))?;
+                write!(f, "{} still there", counted_are(count))?;
+                if !waited.is_zero() {
+                    write!(f, " after {}", Span(waited))?;
+                }
             }
             Told::Stopped {
                 deadline,
@@ -202,7 +208,7 @@ impl Message {
     }
 
     fn advice(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.groups.first().map_or("src/…", |group| &group.file);
+        let line = self.groups.first().map_or("src/…", |group| &group.line);
         match self.told {
             Told::Done { .. } => writeln!(
                 f,
@@ -218,7 +224,7 @@ impl Message {
         writeln!(
             f,
             "If they are meant to stay, say so: `straggler::daemon(|| tokio::spawn(…))` where they \
-             are spawned, or\n`.ignore_spawned_at({file:?})` or `.ignore_named(…)` on the watch."
+             are spawned, or\n`.ignore_spawned_at({line:?})` or `.ignore_named(…)` on the watch."
         )
     }
 }

@@ -40,7 +40,7 @@ impl Pace {
         }
         if self.step > 0 {
             // Other threads need time, not turns. This thread's runtime stands still meanwhile.
-            const LONGEST: Duration = Duration::from_millis(2);
+            const LONGEST: Duration = Duration::from_millis(10);
             let pause = Duration::from_micros(10 << self.step.min(10)).min(LONGEST);
             std::thread::sleep(pause.min(rest));
             yield_once().await;
@@ -50,8 +50,7 @@ impl Pace {
     }
 }
 
-/// Gives each other task that is ready a turn. Not tokio's, which wakes its task only after it
-/// has looked whether there is anything else to do.
+/// Gives each other task that is ready a turn.
 async fn yield_once() {
     let mut yielded = false;
     poll_fn(|cx| {

@@ -57,9 +57,7 @@ pub fn check<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let here = Location::caller();
     async move {
         let watch = Watch::open(here).unwrap_or_else(|error| panic!("{error}"));
-        let output = future.await;
-        watch.assertion(here).await;
-        output
+        watch.check_at(future, here).await
     }
 }
 
@@ -117,7 +115,7 @@ impl Watch {
     }
 
     /// Lets tasks stay that are spawned in files which the glob matches: `src/cache/*.rs`,
-    /// `bb8-*/**`. It is matched against [`Location::file`](crate::Location::file); `*` and `?` stay
+    /// `bb8-*/**`; or at one line of them: `src/cache.rs:31`. It is matched against [`Location::file`](crate::Location::file); `*` and `?` stay
     /// within a path component, `**` is any number of them.
     ///
     /// # Panics
@@ -155,15 +153,33 @@ impl Watch {
         self
     }
 
+    /// Runs a future, and asserts that no task is left: [`check`] with options. Gives its output.
+    ///
+    /// # Panics
+    ///
+    /// As [`assert_no_stragglers`](Self::assert_no_stragglers) does. A panic of the future goes
+    /// through, and nothing is asserted then.
+    #[track_caller]
+    pub fn check<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        let here = Location::caller();
+        self.check_at(future, here)
+    }
+
+    async fn check_at<F: Future>(self, future: F, here: &'static Location<'static>) -> F::Output {
+        let output = future.await;
+        self.assertion(here).await;
+        output
+    }
+
     /// The tasks that are still there, as soon as no more are than
     /// [`expect_at_most`](Self::expect_at_most) says, or when [`settle`](Self::settle) has passed.
     ///
-    /// Others go on meanwhile: it yields, and pauses the thread for 2 ms at most at a time. It
+    /// Others go on meanwhile: it yields, and pauses the thread for 10 ms at most at a time. It
     /// needs no runtime and no timer. Each look is a [snapshot](crate::Tasks::snapshot).
     pub async fn stragglers(&self) -> Remainder {
         let mut pace = Pace::new(self.settle);
         let look = self.watch_until_quiet(&mut pace).await;
-        let waited = pace.waited();
+        let waited = self.settle;
         self.remainder(look, Told::Done { waited }, |_| None)
     }
 

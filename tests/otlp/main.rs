@@ -17,6 +17,7 @@ mod environment;
 mod exemplars;
 mod exporting;
 mod host;
+mod in_memory;
 mod metrics_agree;
 mod misbehaving;
 mod orphans_told;

@@ -72,9 +72,13 @@ proptest! {
                 run_all(within.clone()).await;
                 let both = [&before[..], &within[..]].concat();
                 for (watch, nodes) in [(&inner, &within), (&outer, &both)] {
-                    let left = watch.stragglers().await;
                     let stays = count(nodes, &|node| node.stays);
                     let all = count(nodes, &|_| true);
+                    let mut left = watch.stragglers().await;
+                    // Others at work on this machine may keep a worker from ending them.
+                    while left.tasks().len() as u64 > stays && left.completeness().is_complete() {
+                        left = watch.stragglers().await;
+                    }
                     assert!(left.completeness().is_complete(), "{left}");
                     assert_eq!(left.tasks().len() as u64, stays, "{left}");
                     let view = watch.all();

@@ -52,7 +52,28 @@ fn tasks_by_their_sites() {
     assert_eq!(still(&message), EXPECTED, "\n{message}");
 }
 
-const EXPECTED: &str = "";
+const EXPECTED: &str = r#"straggler: 5 tasks are still there
+in the watch opened at message.rs
+
+    3 × message.rs
+        3 idle; the oldest 1m30s old, polled 2 times, last 1m30s ago
+        spawned by message.rs < the test
+        in span handle_request (shop)
+    1 × "late" message.rs
+        scheduled; 0s old, never polled
+        spawned by the test
+    1 × "refresh" message.rs
+        idle; 1m30s old, polled once, last 1m30s ago
+        spawned by message.rs < message.rs < the test
+
+Await them (keep their JoinHandles, or a JoinSet), or cancel them (abort, cancel their token, drop
+the other end of what they wait for) before the test ends.
+If they are meant to stay, say so: `straggler::daemon(|| tokio::spawn(…))` where they are spawned, or
+`.ignore_spawned_at("message.rs")` or `.ignore_named(…)` on the watch.
+
+warning: ignore_named("reaper") applied to no task
+
+(asserted at message.rs)"#;
 
 #[test]
 fn long_lists_are_cut() {

@@ -33,6 +33,23 @@ fn tasks_of_a_place() {
 }
 
 #[test]
+fn tasks_of_a_line() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let line = line!() + 1;
+            let stays = || tokio::spawn(pending::<()>());
+            let watch = watch()
+                .settle(SHORT)
+                .ignore_spawned_at(&format!("tests/watch/options.rs:{line}"));
+            stays();
+            assert_clean(&watch.stragglers().await);
+            tokio::spawn(pending::<()>());
+            assert_eq!(left(&watch).await.tasks().len(), 1);
+        });
+    }
+}
+
+#[test]
 fn tasks_that_are_there_now() {
     for runtime in runtimes() {
         runtime.block_on(async {
@@ -86,6 +103,18 @@ fn so_many_tasks() {
                 "{found}"
             );
         });
+    }
+}
+
+#[test]
+fn options_of_a_future_that_is_checked() {
+    for runtime in runtimes() {
+        let leaves = async {
+            task("reaper").spawn(pending::<()>());
+            7
+        };
+        let checked = async { watch().ignore_named("reaper").check(leaves).await };
+        assert_eq!(runtime.block_on(checked), 7);
     }
 }
 

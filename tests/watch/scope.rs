@@ -161,13 +161,15 @@ fn tests_side_by_side() {
                     let watch = watch().settle(SHORT);
                     together.wait();
                     for _ in 0..number {
-                        tokio::spawn(async {
-                            tokio::spawn(pending::<()>());
-                        });
+                        let spawns = async { drop(tokio::spawn(pending::<()>())) };
+                        tokio::spawn(spawns).await.expect("no panic");
                     }
-                    assert_eq!(left(&watch).await.tasks().len(), number);
-                    assert_eq!(watch.all().spawned(), 2 * number as u64);
+                    let (left, all) = (watch.stragglers().await, watch.all());
+                    // Before an assertion fails, for which the others would wait.
                     together.wait();
+                    assert_eq!(left.tasks().len(), number, "{left}");
+                    assert!(left.completeness().is_complete(), "{left}");
+                    assert_eq!(all.spawned(), 2 * number as u64);
                 });
             }
         })

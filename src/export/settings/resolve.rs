@@ -2,6 +2,7 @@
 
 use super::{Compression, Otlp, Protocol, Tls, endpoint, headers, resource};
 use crate::Error;
+use crate::export::InMemory;
 use crate::export::env::{self, Env, METRICS, TRACES, Vars, millis, refused};
 use http::header::HeaderMap;
 use opentelemetry_sdk::Resource;
@@ -33,6 +34,9 @@ pub(crate) struct Settings {
     pub(crate) unsampled_parents: bool,
     pub(crate) tracer_provider: Option<SdkTracerProvider>,
     pub(crate) meter_provider: Option<SdkMeterProvider>,
+    /// Where this is given nothing is sent, and the signals above say only whether there is
+    /// something to keep.
+    pub(crate) in_memory: Option<InMemory>,
 }
 
 /// How one signal is sent.
@@ -70,6 +74,9 @@ pub(super) fn endpoints_in(env: &Env<'_>) -> [bool; 2] {
 
 impl Otlp {
     pub(super) fn resolve_in(&self, env: &Env<'_>) -> Result<Settings, Error> {
+        if self.in_memory.is_some() {
+            self.sent_nowhere()?;
+        }
         let off = env.flag(env::SDK_DISABLED)? == Some(true);
         let spans = !off && on(self.spans, self.tracer_provider.is_some(), &TRACES, env)?;
         let metrics = !off && on(self.metrics, self.meter_provider.is_some(), &METRICS, env)?;
@@ -98,7 +105,34 @@ impl Otlp {
             unsampled_parents: self.unsampled_parents,
             tracer_provider: self.tracer_provider.clone().filter(|_| spans),
             meter_provider: self.meter_provider.clone().filter(|_| metrics),
+            in_memory: self.in_memory.clone(),
         })
+    }
+
+    /// That nothing is said of how to send, where nothing is sent.
+    fn sent_nowhere(&self) -> Result<(), Error> {
+        const EXPECTED: &str = "in_memory keeps what is exported in this process and sends it \
+            nowhere; leave one of the two out";
+        let said = [
+            ("endpoint", self.endpoint.as_deref().map(endpoint::shown)),
+            ("protocol", self.protocol.map(|it| format!("{it:?}"))),
+            ("timeout", self.timeout.map(|it| format!("{it:?}"))),
+            ("compression", self.compression.map(|it| format!("{it:?}"))),
+        ];
+        let secret = [
+            ("header", !self.headers.is_empty()),
+            ("ca_certificate", self.ca_certificate.is_some()),
+            ("client_identity", self.client_identity.is_some()),
+        ];
+        for (name, value) in said {
+            if let Some(value) = value {
+                return Err(Error::limit(name, value, EXPECTED));
+            }
+        }
+        match secret.into_iter().find(|(_, is_said)| *is_said) {
+            Some((name, _)) => Err(Error::secret(name, EXPECTED)),
+            None => Ok(()),
+        }
     }
 
     fn signal_in(&self, vars: &Vars, env: &Env<'_>) -> Result<Signal, Error> {
@@ -194,6 +228,8 @@ impl Otlp {
                 env::METRIC_INTERVAL,
                 millis(&(env::METRIC_INTERVAL, value))?,
             ),
+            // An export that no test asked for would take the exemplars away from the next.
+            None if self.in_memory.is_some() => Ok(LONGEST),
             None => Ok(Duration::from_secs(60)),
         }
     }
