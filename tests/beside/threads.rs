@@ -2,13 +2,19 @@
 
 use crate::recorder::Recorder;
 use std::future::pending;
+use std::time::Duration;
 use straggler::testing::watch;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
 use tracing::dispatcher;
-use tracing::info;
+use tracing::level_filters::LevelFilter;
 use tracing::subscriber::{NoSubscriber, set_default};
+use tracing::{debug_span, info, info_span};
 use tracing_subscriber::Registry;
 use tracing_subscriber::prelude::*;
+
+/// What an assertion waits where something is left.
+const SHORT: Duration = Duration::from_millis(20);
 
 fn runtime() -> Runtime {
     (tokio::runtime::Builder::new_current_thread().enable_all())
@@ -94,4 +100,86 @@ fn a_subscriber_that_is_set_inside_has_the_thread_to_itself_but_for_our_tasks() 
     assert!(said(&recorder, "once more"));
     drop(watch);
     assert!(has_none());
+}
+
+/// A wake is told of on the thread that wakes, and a worker's driver may wake a task of ours
+/// before that worker has met any. So wakes may be missed, but no task.
+#[test]
+fn a_task_that_a_workers_clock_woke_is_still_there() {
+    for _ in 0..5 {
+        let runtime = (tokio::runtime::Builder::new_multi_thread().worker_threads(2))
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let watch = watch().settle(SHORT);
+        runtime.block_on(async {
+            let (told, tell) = oneshot::channel();
+            tokio::spawn(async {
+                for _ in 0..10 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                told.send(()).expect("somebody waits");
+                pending::<()>().await;
+            });
+            tell.await.expect("it is sent");
+            let left = watch.stragglers().await;
+            assert_eq!(left.tasks().len(), 1, "{left}");
+            assert!(left.completeness().is_complete(), "{left}");
+        });
+    }
+}
+
+#[test]
+fn user_spans_are_parents_with_a_neighbour_and_without() {
+    for neighbour in [false, true] {
+        let recorder = Recorder::new("scoped");
+        let warns = recorder.with_filter(LevelFilter::WARN);
+        let _scoped = neighbour.then(|| set_default(Registry::default().with(warns)));
+        let runtime = runtime();
+        let watch = watch().settle(SHORT);
+        runtime.block_on(async {
+            info_span!("request").in_scope(|| {
+                debug_span!("below").in_scope(|| {
+                    straggler::spawn(pending::<()>());
+                    tokio::spawn(pending::<()>());
+                });
+            });
+            let left = watch.stragglers().await;
+            let spans = left.tasks().iter().map(|task| task.parent()?.span());
+            let names: Vec<_> = spans.map(|span| Some(span?.name())).collect();
+            assert_eq!(names, [Some("request"); 2], "{left}");
+        });
+    }
+}
+
+/// What a future's drop spawns, when its runtime is gone but for that, or it is aborted.
+#[test]
+fn what_is_spawned_where_a_task_is_dropped_is_seen() {
+    struct Spawns(Handle);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            self.0.spawn(pending::<()>());
+        }
+    }
+    for worker_threads in [0, 2] {
+        let runtime = match worker_threads {
+            0 => runtime(),
+            many => (tokio::runtime::Builder::new_multi_thread().worker_threads(many))
+                .build()
+                .expect("a runtime"),
+        };
+        let watch = watch().settle(SHORT);
+        runtime.block_on(async {
+            let spawns = Spawns(Handle::current());
+            let task = tokio::spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            });
+            tokio::task::yield_now().await;
+            task.abort();
+            task.await.expect_err("it was aborted");
+            let left = watch.stragglers().await;
+            assert_eq!(left.tasks().len(), 1, "{left}");
+        });
+    }
 }
