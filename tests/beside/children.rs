@@ -53,6 +53,7 @@ fn install(set_up: &str) -> Recorder {
 
 #[test]
 #[ignore = "run by another"]
+#[allow(clippy::print_stdout, reason = "what was recorded is for who ran it")]
 fn a_program() {
     let recorder = install(&setting("SET_UP"));
     let runtime = runtime();

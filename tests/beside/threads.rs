@@ -183,3 +183,40 @@ fn what_is_spawned_where_a_task_is_dropped_is_seen() {
         });
     }
 }
+
+#[test]
+fn each_span_closes_once_wherever_its_handles_go() {
+    const SPANS: usize = 200;
+    let recorder = Recorder::new("scoped");
+    let _scoped = set_default(Registry::default().with(recorder.clone()));
+    let watch = watch();
+    for _ in 0..SPANS {
+        let outer = info_span!("outer");
+        let inner = outer.in_scope(|| debug_span!("inner"));
+        let threads = (0..4).map(|_| {
+            let (outer, inner) = (outer.clone(), inner.clone());
+            std::thread::spawn(move || {
+                let clone = inner.clone();
+                drop(inner);
+                outer.in_scope(|| clone.in_scope(|| {}));
+                drop((outer, clone));
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        drop((outer, inner));
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+    drop(watch);
+    let lines = recorder.lines();
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    for span in ["outer", "inner"] {
+        assert_eq!(count(&format!("new {span}")), SPANS);
+        assert_eq!(count(&format!("close {span}")), SPANS);
+        assert_eq!(
+            count(&format!("enter {span}")),
+            count(&format!("exit {span}"))
+        );
+    }
+}
