@@ -162,7 +162,7 @@ pub mod otlp {
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-#[cfg(all(doctest, feature = "testing", not(straggler_loom)))]
+#[cfg(all(doctest, feature = "testing", feature = "otlp", not(straggler_loom)))]
 #[doc = include_str!("../docs/testing.md")]
 mod testing_guide {}
 

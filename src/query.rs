@@ -42,6 +42,9 @@ pub struct Snapshot {
     positions: HashMap<u32, usize>,
     lineages: LineageTree,
     loss: Loss,
+    /// The runtimes of the tasks of which it isn't known whether they ended, one for each.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code))]
+    unconfirmed: Vec<tokio::runtime::Id>,
     diagnoses: Vec<Diagnosis>,
 }
 
@@ -92,6 +95,12 @@ impl Snapshot {
     /// Why something may not be seen at all.
     pub fn diagnoses(&self) -> &[Diagnosis] {
         &self.diagnoses
+    }
+
+    /// How many of a runtime's tasks may have ended or not.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unconfirmed_on(&self, runtime: tokio::runtime::Id) -> usize {
+        self.unconfirmed.iter().filter(|&&id| id == runtime).count()
     }
 
     pub(crate) fn add_diagnoses(&mut self, found: Vec<Diagnosis>) {
@@ -258,15 +267,18 @@ fn assemble(
 ) -> Snapshot {
     let now = table.clock.now();
     let copied = found.len();
+    let runtimes = table.runtimes.ids();
+    let mut on = Vec::new();
     if !open.is_empty() {
-        take_out(&mut found, open, &mut sites);
+        let taken = take_out(&mut found, open, &mut sites);
+        on.extend(taken.iter().filter_map(|runtime| runtimes.get(runtime)));
     }
     let unconfirmed = (copied - found.len()) as u64;
     let wall = table.clock.wall();
     let shared = Shared {
         wall,
         sites: sites.keys(),
-        runtimes: table.runtimes.ids(),
+        runtimes,
     };
     let judge = Judge::new(&found, from, shared, table.config.orphan_grace);
     let mut unpolled = 0;
@@ -299,19 +311,23 @@ fn assemble(
         positions,
         lineages: table.lineages(),
         loss,
+        unconfirmed: on,
         diagnoses: crate::diagnose::diagnose(table, unpolled),
     }
 }
 
-/// Takes out what is open, and counts it as ending.
-fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) {
+/// Takes out what is open, and counts it as ending. Gives the numbers of the runtimes.
+fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) -> Vec<u32> {
+    let mut runtimes = Vec::new();
     found.retain(|task| {
         let is_open = open.contains(&Mark::of(task));
         if is_open {
             sites.ending(task.site);
+            runtimes.push(task.runtime);
         }
         !is_open
     });
+    runtimes
 }
 
 #[cfg(all(test, not(straggler_loom)))]

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 
 /// More runtimes than one test has; those beyond are not asked for their tasks.
 const MOST_RUNTIMES: usize = 16;
@@ -52,7 +52,10 @@ pub(crate) enum Opener {
 #[derive(Debug, Default)]
 struct State {
     sites: HashMap<u32, ScopeTotals>,
+    /// Those of which it holds a handle, while it is open.
     runtimes: Vec<Handle>,
+    /// All of them.
+    met: Vec<Id>,
     unseen_parents: u64,
 }
 
@@ -186,8 +189,9 @@ impl Scope {
 
 impl State {
     fn met(&mut self, runtime: &Handle) {
-        let is_known = |known: &Handle| known.id() == runtime.id();
-        if self.runtimes.len() < MOST_RUNTIMES && !self.runtimes.iter().any(is_known) {
+        let id = runtime.id();
+        if self.met.len() < MOST_RUNTIMES && !self.met.contains(&id) {
+            self.met.push(id);
             self.runtimes.push(runtime.clone());
         }
     }
@@ -233,6 +237,13 @@ impl Scope {
     /// The runtimes in which it was opened and its tasks were spawned.
     pub(crate) fn runtimes(&self) -> Vec<Handle> {
         self.state.lock().runtimes.clone()
+    }
+
+    /// Whether its tasks, or those of a scope round it, may be on this runtime.
+    pub(crate) fn has_met(&self, runtime: Id) -> bool {
+        let mut has_met = false;
+        self.each(|scope| has_met |= scope.state.lock().met.contains(&runtime));
+        has_met
     }
 
     /// Tasks spawned on its runtimes by a task that was never seen.
@@ -297,7 +308,7 @@ impl Scopes {
         };
         for scope in self.all_open() {
             let mut state = scope.state.lock();
-            if state.runtimes.iter().any(|known| known.id() == here.id()) {
+            if state.met.contains(&here.id()) {
                 state.unseen_parents += 1;
             }
         }

@@ -1,7 +1,7 @@
 //! What a scope's runtimes say of themselves.
 
 use crate::query::Snapshot;
-use crate::task::Kind;
+use crate::{Kind, Task};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use tracing_core::{Dispatch, subscriber::NoSubscriber};
 /// How many live tasks of these runtimes nobody announced, as far as one look can tell: what is
 /// spawned or ends meanwhile counts too.
 pub(super) fn unseen(runtimes: &[Handle], snapshot: &Snapshot) -> usize {
-    let loss = snapshot.loss();
-    // They may be alive, and are in no snapshot.
-    let open = loss.unconfirmed().saturating_add(loss.unaccounted()) as usize;
     let of = |handle: &Handle| {
-        let is_its = |runtime: Option<_>| runtime.is_none_or(|id| id == handle.id());
-        let known = (snapshot.tasks())
-            .filter(|task| task.kind() == Kind::Task && is_its(task.runtime()))
-            .count();
-        let alive = handle.metrics().num_alive_tasks();
-        alive.saturating_sub(known.saturating_add(open))
+        let id = handle.id();
+        let is_its = |task: &&Task| match task.runtime() {
+            Some(runtime) => runtime == id,
+            // Before its first poll: of any runtime on which those it belongs to are.
+            None => task.scope().is_none_or(|scope| scope.has_met(id)),
+        };
+        let tasks = snapshot.tasks().filter(|task| task.kind() == Kind::Task);
+        let known = tasks.filter(is_its).count() + snapshot.unconfirmed_on(id);
+        handle.metrics().num_alive_tasks().saturating_sub(known)
     };
     runtimes.iter().map(of).sum()
 }

@@ -31,6 +31,18 @@ pub struct Kernel {
 pub struct Clean {
     pub id: &'static str,
     pub run: Run,
+    pub remains: Remains,
+}
+
+/// What is seen at the end of a program without a leak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Tasks that are meant to run: they are reported as alive, and no more is said of them.
+    Alive,
+    /// Tasks that are there and not reported: daemons.
+    Unreported,
+    /// None.
+    Gone,
 }
 
 /// What somebody keeps: a map, a static, a struct that outlives the request.
@@ -52,10 +64,18 @@ impl Kept {
     }
 }
 
-/// Spawns the tasks that stay, and notes where: what a report is compared with.
+/// A task that stays: what a report is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Stay {
+    pub place: &'static Location<'static>,
+    /// The task that spawned it, unless it was the body.
+    pub parent: Option<tokio::task::Id>,
+}
+
+/// Spawns the tasks that stay, and notes them.
 #[derive(Clone, Default)]
 pub struct Cast {
-    stays: Arc<Mutex<Vec<&'static Location<'static>>>>,
+    stays: Arc<Mutex<Vec<Stay>>>,
 }
 
 impl Cast {
@@ -71,19 +91,21 @@ impl Cast {
         tokio::spawn(task)
     }
 
-    /// Notes a task that stays and is spawned otherwise: a `JoinSet`'s, a named one's.
+    /// Notes a task that stays and is spawned otherwise, by a `JoinSet` or under a name, in the
+    /// line that spawns it: `set.spawn(cast.noted(work))`.
     #[track_caller]
-    pub fn note_here(&self) {
+    pub fn noted<F: Future>(&self, task: F) -> F {
         self.note(Location::caller());
+        task
     }
 
     fn note(&self, place: &'static Location<'static>) {
         let mut stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
-        stays.push(place);
+        let parent = tokio::task::try_id();
+        stays.push(Stay { place, parent });
     }
 
-    /// One place for each task that stays.
-    pub fn all_that_stay(&self) -> Vec<&'static Location<'static>> {
+    pub fn all_that_stay(&self) -> Vec<Stay> {
         let stays = self.stays.lock().unwrap_or_else(PoisonError::into_inner);
         stays.clone()
     }

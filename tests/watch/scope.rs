@@ -232,13 +232,15 @@ fn daemons_are_left_out_and_what_they_spawn_is_not() {
     for runtime in runtimes() {
         runtime.block_on(async {
             let watch = watch().settle(SHORT);
+            let (tell, spawned) = oneshot::channel();
             straggler::daemon(|| {
                 tokio::spawn(async {
                     tokio::spawn(pending::<()>());
+                    tell.send(()).expect("the test waits");
                     pending::<()>().await;
                 })
             });
-            tokio::task::yield_now().await;
+            spawned.await.expect("it is sent");
             let left = left(&watch).await;
             assert_eq!(left.tasks().len(), 1, "{left}");
             assert!(!left.tasks()[0].is_daemon());

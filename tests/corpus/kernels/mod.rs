@@ -9,13 +9,8 @@ use crate::program::Kernel;
 
 /// All of them.
 pub fn all() -> Vec<Kernel> {
-    [
-        locks::all(),
-        channels::all(),
-        parents::all(),
-        tokios::all(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [locks::all(), channels::all(), parents::all(), tokios::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
