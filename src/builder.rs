@@ -135,6 +135,13 @@ impl Builder {
         self
     }
 
+    /// For a layer that only some threads have, so that others' wakes are not told.
+    #[cfg(feature = "testing")]
+    pub(crate) fn may_miss_wakes(mut self) -> Self {
+        self.config.may_miss_wakes = true;
+        self
+    }
+
     /// Whether a site's first orphans are reported by a WARN event (target `straggler`) to the
     /// subscriber the layer is in, from a thread of our own. On by default.
     pub fn warn_on_orphans(mut self, warn: bool) -> Self {

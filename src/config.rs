@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) max_spawn_sites: usize,
     pub(crate) max_name_len: usize,
     pub(crate) warn_on_orphans: bool,
+    /// Whether some threads don't tell of the wakes they give.
+    pub(crate) may_miss_wakes: bool,
     /// How many ended orphans wait to be told of; zero where nobody asks.
     #[cfg(feature = "otlp")]
     pub(crate) departures: usize,
@@ -62,6 +64,7 @@ impl Default for Config {
             max_spawn_sites: 1_000,
             max_name_len: 128,
             warn_on_orphans: true,
+            may_miss_wakes: false,
             #[cfg(feature = "otlp")]
             departures: 0,
             #[cfg(feature = "otlp")]

@@ -277,6 +277,9 @@ impl Local {
         // tokio gives the other two no waker of its own.
         if matches!(kind, Kind::Task | Kind::Local) {
             traits |= traits::KNOWS_WAKES;
+            if table.config.may_miss_wakes {
+                traits |= traits::MAY_MISS_WAKES;
+            }
         }
         let task = Seen {
             id: fields.id,

@@ -481,8 +481,13 @@ impl Local {
             Kind::Blocking => table.ending(frame.key, slot, now),
             _ if traits & (traits::HOOKED | traits::BY_WRAPPER) != 0 => {}
             // Every poll but the first is preceded by a wake; a drop need not be.
-            _ if frame.panicking || (frame.unwoken && traits & traits::KNOWS_WAKES != 0) => {
-                table.ending(frame.key, slot, now);
+            _ if frame.panicking => table.ending(frame.key, slot, now),
+            _ if frame.unwoken && traits & traits::KNOWS_WAKES != 0 => {
+                // A poll whose wake was missed leaves somebody a waker.
+                let may_be_a_poll = traits & traits::MAY_MISS_WAKES != 0;
+                if !(may_be_a_poll && slot.wakes.read().wakers > 0) {
+                    table.ending(frame.key, slot, now);
+                }
             }
             _ => {}
         }

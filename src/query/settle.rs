@@ -20,7 +20,7 @@
 //! open of what they see.
 
 use super::scan::Found;
-use crate::table::{ENDING, PARKED, RuntimeCount, Scope};
+use crate::table::{ENDING, PARKED, RuntimeCount, Scope, traits};
 use crate::task::Kind;
 use foldhash::fast::FixedState;
 use std::collections::{HashMap, HashSet};
@@ -190,9 +190,11 @@ fn judge(tasks: &Tasks, unpolled: usize, count: &RuntimeCount, complete: bool) -
 }
 
 /// Whether the last turn may have been the drop though it didn't look like it: a wake came
-/// before it. (The first turn is a poll, for who holds the span has it from there.)
+/// before it, or there may have been one. (The first turn is a poll, for who holds the span has it from there.)
 fn is_suspect(task: &Found) -> bool {
-    let woken = || task.pending().is_some_and(|turn| turn.delay.is_some());
+    let woken = || {
+        task.is(traits::MAY_MISS_WAKES) || task.pending().is_some_and(|turn| turn.delay.is_some())
+    };
     task.turn.phase == PARKED
         && task.turn.turns > 1
         && task.knows_wakes()

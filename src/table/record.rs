@@ -161,6 +161,8 @@ pub(crate) mod traits {
     pub(crate) const HOOKED: u32 = 1 << 8;
     /// Others descend from it, and share its fate.
     pub(crate) const HAS_FATE: u32 = 1 << 13;
+    /// Threads that don't tell of their wakes may wake it.
+    pub(crate) const MAY_MISS_WAKES: u32 = 1 << 14;
     /// It was found to be an orphan, and is told of as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;

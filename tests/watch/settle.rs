@@ -2,11 +2,13 @@
 
 use crate::{SHORT, assert_clean, left, runtimes};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 use straggler::testing::watch;
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, Span};
 
 /// So long that a test which waits for it is stopped.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
@@ -130,5 +132,40 @@ fn block_on<F: Future>(future: F) -> F::Output {
         if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
+    }
+}
+
+/// A thread without straggler's subscriber, as a runtime's I/O driver may be on one, wakes a task
+/// and tells nobody. A poll without a wake looks like the drop of the future.
+#[test]
+fn a_task_that_was_woken_unseen() {
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let watch = watch().settle(SHORT).ignore_named("holds");
+            let wakes = Arc::new(Notify::new());
+            let (woken, mut was_woken) = mpsc::unbounded_channel();
+            let waits = Arc::clone(&wakes);
+            tokio::spawn(async move {
+                loop {
+                    waits.notified().await;
+                    woken.send(()).expect("the test waits");
+                }
+            });
+            // One is missing by the runtime's count, and its span is open.
+            let ends = async {
+                let holds = pending::<()>().instrument(Span::current());
+                straggler::task("holds").spawn(holds);
+            };
+            tokio::spawn(ends).await.expect("no panic");
+            for _ in 0..3 {
+                let wakes = Arc::clone(&wakes);
+                let thread = std::thread::spawn(move || wakes.notify_one());
+                thread.join().expect("no panic");
+                was_woken.recv().await.expect("it lives");
+            }
+            let found = left(&watch).await;
+            assert_eq!(found.tasks().len(), 1, "{found}");
+            assert_eq!(watch.tasks().len(), 2, "with the one that holds the span");
+        });
     }
 }

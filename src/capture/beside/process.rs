@@ -30,6 +30,7 @@ impl Process {
             .source(Source::Spans)
             .orphan_grace(Duration::ZERO)
             .warn_on_orphans(false)
+            .may_miss_wakes()
             .build::<Registry>()?;
         let filter = CaptureFilter {
             source: Source::Spans,
