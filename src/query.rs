@@ -20,7 +20,7 @@ use crate::table::{LineageTree, Outcome, Table, Totals, traits};
 use crate::task::{Shared, Task, TaskId};
 use judge::Judge;
 use parking_lot::Mutex;
-use settle::{Count, Look, Mark, Marks, Seen};
+use settle::{Counts, Look, Mark, Marks, Seen};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
@@ -138,15 +138,17 @@ impl Reader {
         let mut last = self.last.lock();
         let site_count = table.sites().len();
         let mut totals = table.tallies.totals(site_count);
+        let counts = table.runtimes.counts();
         let from = table.clock.now();
         let mut seen = Seen::default();
         let mut found = scan::scan(table, from, |task| seen.add(task));
-        let mut look = look(table, &found, &seen, &totals);
+        let mut look = look(table, &found, &seen, &counts);
         let over = if look.is_unsettled() && found.len() <= SECOND_LOOK_MOST {
             pause();
+            let counts = table.runtimes.counts();
             refresh(table, &mut found, &look);
             seen = Seen::of(&found);
-            let mut second = self::look(table, &found, &seen, &totals);
+            let mut second = self::look(table, &found, &seen, &counts);
             let over = both_over(&look, &second);
             // A runtime's own count may lag: what two looks miss is missing.
             second.unaccounted = second.unaccounted.min(look.unaccounted);
@@ -180,24 +182,12 @@ impl Reader {
     }
 }
 
-fn look(table: &Table, found: &[Found], seen: &Seen, before: &[Totals]) -> Look {
-    // The runtimes' counts lie between the two readings of ours, so that what moves
-    // meanwhile shows.
-    let counts = (seen.runtimes())
-        .filter_map(|number| {
-            let (alive, complete) = table.runtimes.count(number)?;
-            Some((number, Count { alive, complete }))
-        })
-        .collect();
-    let mut now = table.tallies.totals(before.len());
-    table.tallies.add_spawned(&mut now);
-    // Nothing ended since the copy began, and all that ever was spawned is in it.
-    let ended = |totals: &[Totals]| totals.iter().map(Totals::ended).sum::<u64>();
-    let spawned: u64 = now.iter().map(|site| site.spawned).sum();
-    let quiet = ended(&now) == ended(before) && spawned == ended(&now) + found.len() as u64;
-    let loss = table.loss.read();
-    let complete = loss.refused() == 0 && loss.unseen_parents() == 0;
-    settle::look(found, seen, quiet, complete, &counts)
+fn look(table: &Table, found: &[Found], seen: &Seen, before: &Counts) -> Look {
+    let mut counts = table.runtimes.counts();
+    // A runtime on which tasks were spawned or ended meanwhile is left to the next look.
+    counts.retain(|number, count| before.get(number) == Some(count));
+    let complete = table.loss.read().refused() == 0;
+    settle::look(found, seen, complete, &counts)
 }
 
 /// What two looks agree on is over.
@@ -228,7 +218,7 @@ fn finish(table: &Table, found: &mut Vec<Found>, totals: &mut [Totals], over: &M
 /// What is neither live nor ended: open in this look, and not alive after all in two.
 fn open_now(look: &Look, last: &Look) -> Marks {
     (look.open.iter().copied())
-        .filter(|mark| !(look.alive.contains(mark) && last.alive.contains(mark)))
+        .filter(|mark| !(look.says_alive(mark) && last.says_alive(mark)))
         .collect()
 }
 

@@ -124,16 +124,16 @@ impl Beside {
     }
 
     /// Calls `f` with whoever is told of this span beside us, and its number there.
-    fn with_theirs(&self, id: &Id, f: impl FnOnce(&Dispatch, &Id)) {
+    fn with_theirs(&self, id: &Id, f: impl FnOnce(&Neighbour, &Id)) {
         match own(id) {
             Some(own) => {
                 if let Some(theirs) = self.theirs.get(&own) {
-                    f(&theirs.neighbour.dispatch, &theirs.id);
+                    f(&theirs.neighbour, &theirs.id);
                 }
             }
             None => {
                 if let Some(neighbour) = thread::neighbour() {
-                    f(&neighbour.dispatch, id);
+                    f(&neighbour, id);
                 }
             }
         }
@@ -235,19 +235,18 @@ impl Subscriber for Beside {
 
     fn record(&self, id: &Id, values: &Record<'_>) {
         // Our layer takes no notice of this, nor of what follows from what.
-        self.with_theirs(id, |neighbour, id| neighbour.record(id, values));
+        self.with_theirs(id, |neighbour, id| neighbour.dispatch.record(id, values));
     }
 
     fn record_follows_from(&self, id: &Id, follows: &Id) {
-        let follows = own(follows).map_or_else(
-            || Some(follows.clone()),
-            |own| Some(self.theirs.get(&own)?.id.clone()),
-        );
-        if let Some(follows) = follows {
-            self.with_theirs(id, |neighbour, id| {
-                neighbour.record_follows_from(id, &follows);
-            });
-        }
+        self.with_theirs(id, |neighbour, id| {
+            let dispatch = &neighbour.dispatch;
+            match self.theirs.parent(Some(follows), neighbour) {
+                Parent::AsIs => dispatch.record_follows_from(id, follows),
+                Parent::Span(follows) => dispatch.record_follows_from(id, &follows),
+                Parent::None => {}
+            }
+        });
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -283,7 +282,7 @@ impl Subscriber for Beside {
         {
             thread::enter_task(|| self.me());
         }
-        self.with_theirs(id, Dispatch::enter);
+        self.with_theirs(id, |neighbour, id| neighbour.dispatch.enter(id));
         if let Some(own) = own {
             self.ours.enter(&own);
         }
@@ -295,7 +294,7 @@ impl Subscriber for Beside {
         if let Some(own) = own {
             self.ours.exit(&own);
         }
-        self.with_theirs(id, Dispatch::exit);
+        self.with_theirs(id, |neighbour, id| neighbour.dispatch.exit(id));
         if is_task {
             thread::exit_task();
         }

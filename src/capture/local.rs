@@ -230,6 +230,7 @@ impl Local {
         }
         if matches!(spawner, Spawner::Unknown(_)) {
             table.loss.unseen_parent();
+            table.runtimes.has_strangers(&mut self.runtime);
             if table.scopes.are_used() {
                 table.scopes.unseen_parent();
             }

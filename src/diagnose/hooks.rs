@@ -71,8 +71,9 @@ fn counts_ended(table: &Table) -> bool {
             *tracked.entry(slot.runtime()).or_default() += 1;
         }
     }
+    let counts = table.runtimes.counts();
     let has_fewer = |(number, tracked): (u32, usize)| {
-        (table.runtimes.count(number)).is_some_and(|(alive, _)| alive < tracked)
+        (counts.get(&number)).is_some_and(|count| count.alive < tracked)
     };
     tracked.into_iter().any(has_fewer)
 }

@@ -2,7 +2,7 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Rare, Reading, Slot, Table,
+    ENDING, FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Rare, Reading, Slot, Table,
     WakeReading, copy, traits,
 };
 use crate::task::{Kind, Spans, State, TaskId};
@@ -82,7 +82,8 @@ impl Found {
         match self.turn.phase {
             FRESH => Some(State::Scheduled),
             RUNNING => Some(State::Running),
-            PARKED if self.knows_wakes() => Some(if self.is_woken() {
+            // One that only looked as if it ended has had a wake that wasn't seen.
+            PARKED | ENDING if self.knows_wakes() => Some(if self.is_woken() {
                 State::Scheduled
             } else {
                 State::Idle

@@ -13,14 +13,14 @@
 //! | as many as are ending or suspect | all of them have ended |
 //! | any other number more than are ending | those ending have; the silent are *open*, for which of them it is can't be told; what is left over is *unaccounted* |
 //!
-//! Two looks must agree, and nothing may be spawned or end meanwhile. Still it is an
+//! Two looks must agree, and nothing may be spawned or end on that runtime meanwhile. Still it is an
 //! inference, so a task that is *presumed* ended comes back if it is entered again. On a
 //! runtime that never rests, and for `LocalSet` and blocking tasks, which no runtime
 //! counts, an ending task stays *unconfirmed* until its span closes. Hooks leave nothing
 //! open of what they see.
 
 use super::scan::Found;
-use crate::table::{ENDING, PARKED};
+use crate::table::{ENDING, PARKED, RuntimeCount};
 use crate::task::Kind;
 use foldhash::fast::FixedState;
 use std::collections::{HashMap, HashSet};
@@ -31,8 +31,9 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct Look {
     /// Ended for sure, if a second look says so too.
     pub(crate) over: Marks,
-    /// Alive after all, if a second look says so too.
-    pub(crate) alive: Marks,
+    /// Alive after all, if a second look says so too: by key alone, as one that was entered
+    /// in between lives all the more.
+    alive: HashSet<(u32, u32), FixedState>,
     /// Neither live nor ended as far as can be known.
     pub(crate) open: Marks,
     /// Ended tasks of which it can't be told which they are.
@@ -49,6 +50,10 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    fn key(&self) -> (u32, u32) {
+        (self.index, self.generation)
+    }
+
     pub(crate) fn of(found: &Found) -> Self {
         Self {
             index: found.key.index,
@@ -114,13 +119,8 @@ impl Seen {
     }
 }
 
-/// What a runtime says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) alive: usize,
-    /// No task of it is older than the layer.
-    pub(crate) complete: bool,
-}
+/// What runtimes say of themselves, by their numbers.
+pub(super) type Counts = HashMap<u32, RuntimeCount>;
 
 /// What follows for the tasks of one runtime.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,19 +131,13 @@ enum Verdict {
     SilentOpen { unaccounted: u64 },
 }
 
-/// Takes one look. `quiet` says that nothing was spawned and nothing ended while the
-/// tasks were copied and counted, `complete` that every task since is in the table.
-pub(super) fn look(
-    tasks: &[Found],
-    seen: &Seen,
-    quiet: bool,
-    complete: bool,
-    counts: &HashMap<u32, Count>,
-) -> Look {
+/// Takes one look. `counts` are those of runtimes on which nothing was spawned and nothing ended
+/// while the tasks were copied and counted; `complete` says that no task was refused.
+pub(super) fn look(tasks: &[Found], seen: &Seen, complete: bool, counts: &Counts) -> Look {
     let mut look = Look::default();
     look.open.extend(&seen.ending);
     let mut verdicts: HashMap<u32, Verdict, FixedState> = HashMap::default();
-    for (number, runtime) in seen.runtimes.iter().filter(|_| quiet) {
+    for (number, runtime) in &seen.runtimes {
         let count = counts.get(number);
         let verdict = count.and_then(|count| judge(runtime, seen.unpolled, count, complete));
         verdicts.extend(verdict.map(|verdict| (*number, verdict)));
@@ -164,7 +158,7 @@ pub(super) fn look(
 }
 
 /// Nothing, where it would change nothing.
-fn judge(tasks: &Tasks, unpolled: usize, count: &Count, complete: bool) -> Option<Verdict> {
+fn judge(tasks: &Tasks, unpolled: usize, count: &RuntimeCount, complete: bool) -> Option<Verdict> {
     // Tasks not yet polled may be this runtime's or another's.
     let ended_at_least = tasks.all.saturating_sub(count.alive);
     let ended_at_most = (tasks.all + unpolled).saturating_sub(count.alive);
@@ -202,11 +196,10 @@ impl Look {
     fn settle(&mut self, task: &Found, verdict: Verdict) {
         let mark = Mark::of(task);
         if task.turn.phase == ENDING {
-            let settled = match verdict {
-                Verdict::EndingAlive => &mut self.alive,
-                _ => &mut self.over,
+            match verdict {
+                Verdict::EndingAlive => self.alive.insert(mark.key()),
+                _ => self.over.insert(mark),
             };
-            settled.insert(mark);
             return;
         }
         match verdict {
@@ -219,6 +212,11 @@ impl Look {
             }
             _ => {}
         }
+    }
+
+    /// Whether a task is said to be alive after all.
+    pub(super) fn says_alive(&self, mark: &Mark) -> bool {
+        self.alive.contains(&mark.key())
     }
 
     /// Whether a second look could settle more.

@@ -36,7 +36,7 @@ pub(crate) use fate::{Fate, SpanFate};
 pub(crate) use heard::Heard;
 pub(crate) use lineages::{LineageTree, TOP};
 pub(crate) use record::{ParentRef, ParentTask, Rare, traits};
-pub(crate) use runtimes::LastRuntime;
+pub(crate) use runtimes::{LastRuntime, RuntimeCount};
 pub(crate) use scopes::{Innermost, Scope};
 #[cfg(feature = "testing")]
 pub(crate) use scopes::{Opener, ScopeTotals};

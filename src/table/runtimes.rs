@@ -40,6 +40,31 @@ struct Runtime {
     complete: bool,
 }
 
+/// What a runtime says of its tasks. Two that are equal say that none was spawned and none ended
+/// between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RuntimeCount {
+    pub(crate) alive: usize,
+    spawned: u64,
+    /// Whether all of them can be known.
+    pub(crate) complete: bool,
+}
+
+impl RuntimeCount {
+    fn of(runtime: &Runtime) -> Self {
+        let metrics = runtime.handle.metrics();
+        Self {
+            alive: metrics.num_alive_tasks(),
+            #[cfg(all(tokio_unstable, target_has_atomic = "64"))]
+            spawned: metrics.spawned_tasks_count(),
+            // Then only tasks whose ends are certain are seen, and nothing is to be settled.
+            #[cfg(not(all(tokio_unstable, target_has_atomic = "64")))]
+            spawned: 0,
+            complete: runtime.complete,
+        }
+    }
+}
+
 impl Known {
     fn find(&mut self, id: Id) -> Option<u32> {
         let number = *self.by_id.get(&id)?;
@@ -55,6 +80,7 @@ pub(crate) struct LastRuntime {
     number: u32,
     epoch: u64,
     hooked: bool,
+    strange: bool,
 }
 
 impl LastRuntime {
@@ -86,6 +112,7 @@ impl Runtimes {
             number,
             epoch,
             hooked: false,
+            strange: false,
         };
         number
     }
@@ -167,13 +194,31 @@ impl Runtimes {
         known.by_id.iter().map(|(&id, &n)| (n, id)).collect()
     }
 
-    /// How many tasks a runtime counts itself, and whether all of them can be known.
-    /// `LocalSet`, `block_on` and blocking tasks are not among them. Zero for a runtime that
-    /// was shut down.
-    pub(crate) fn count(&self, number: u32) -> Option<(usize, bool)> {
+    /// What each runtime counts itself. `LocalSet`, `block_on` and blocking tasks are not among
+    /// them. A runtime that was shut down has none.
+    pub(crate) fn counts(&self) -> HashMap<u32, RuntimeCount> {
         let known = self.known.lock();
-        let runtime = known.by_number.get(&number)?;
-        Some((runtime.handle.metrics().num_alive_tasks(), runtime.complete))
+        let counts = known.by_number.iter();
+        counts
+            .map(|(&number, runtime)| (number, RuntimeCount::of(runtime)))
+            .collect()
+    }
+
+    /// Notes that a task was spawned on the runtime that this thread is in by one that nobody
+    /// announced.
+    pub(crate) fn has_strangers(&self, last: &mut LastRuntime) {
+        let Ok(handle) = Handle::try_current() else {
+            return;
+        };
+        if last.id == Some(handle.id()) && std::mem::replace(&mut last.strange, true) {
+            return;
+        }
+        let mut known = self.known.lock();
+        if let Some(number) = known.by_id.get(&handle.id()).copied()
+            && let Some(runtime) = known.by_number.get_mut(&number)
+        {
+            runtime.complete = false;
+        }
     }
 
     /// The same runtime, to look at more closely. Not for a poll, where it could be the last.

@@ -340,12 +340,17 @@ impl Watch {
 impl Watch {
     /// Looks until nothing is left and nothing is in doubt, or the time is over.
     async fn watch_until_quiet(&self, pace: &mut Pace) -> Look {
-        let mut least: Option<Doubts> = None;
+        let mut last: Option<(usize, Doubts)> = None;
         loop {
             let mut look = self.ground.look();
-            let doubts = least.map_or(look.doubts, |least| least.in_both(look.doubts));
-            least = Some(doubts);
-            look.doubts = doubts;
+            let live = look.live.len();
+            // A doubt that passes while the same number is seen was none. A task that isn't seen
+            // any more may be what the doubt is about.
+            if let Some((_, doubts)) = last.filter(|&(before, _)| before == live) {
+                look.doubts = look.doubts.in_both(doubts);
+            }
+            last = Some((live, look.doubts));
+            let doubts = look.doubts;
             let left = look.live.iter().filter(|task| self.counts(task)).count();
             if (left <= self.at_most && doubts.is_empty()) || !pace.wait().await {
                 return look;

@@ -37,7 +37,8 @@ enum Why {
         /// How many task spans are entered here.
         depth: u32,
         /// Whether to stay between two tasks, while anybody asks: a worker's driver wakes
-        /// tasks then. Only where nobody can drop a guard of an older subscriber meanwhile.
+        /// tasks then. Only where nobody can drop a guard of an older subscriber meanwhile, and
+        /// on no thread of the program's own.
         rests: bool,
     },
 }
@@ -194,7 +195,7 @@ fn push(why: Why, beside: &Dispatch) {
     let why = match why {
         Why::Tasks { depth, .. } => Why::Tasks {
             depth,
-            rests: is_unset && below.is_none(),
+            rests: is_unset && below.is_none() && is_worker(),
         },
         asked => asked,
     };
@@ -214,6 +215,19 @@ fn push(why: Why, beside: &Dispatch) {
     };
     // Where the thread's storage is gone, this puts back who was there.
     with_stays(|stays| stays.push(stay));
+}
+
+/// Whether this is a worker of a runtime.
+fn is_worker() -> bool {
+    #[cfg(tokio_unstable)]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current()
+        && runtime.runtime_flavor() != tokio::runtime::RuntimeFlavor::CurrentThread
+    {
+        let (metrics, here) = (runtime.metrics(), std::thread::current().id());
+        return (0..metrics.num_workers())
+            .any(|worker| metrics.worker_thread_id(worker) == Some(here));
+    }
+    false
 }
 
 fn is_in_task() -> bool {
