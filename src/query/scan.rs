@@ -2,8 +2,8 @@
 
 use crate::clock::Nanos;
 use crate::table::{
-    ENDING, FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Rare, Reading, Slot, Table,
-    WakeReading, copy, traits,
+    ENDING, FRESH, Key, PARKED, ParentRef, ParentTask, Poll, RUNNING, Rare, Reading, Scope, Slot,
+    Table, WakeReading, copy, traits,
 };
 use crate::task::{Kind, Spans, State, TaskId};
 use std::sync::Arc;
@@ -35,6 +35,11 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn kind(&self) -> Kind {
         traits::kind(self.traits)
+    }
+
+    /// The innermost scope that it was spawned in.
+    pub(crate) fn scope(&self) -> Option<&Arc<Scope>> {
+        self.rare.as_ref()?.scope.as_ref()
     }
 
     /// Place and name, where the site can't tell.

@@ -20,10 +20,11 @@
 //! open of what they see.
 
 use super::scan::Found;
-use crate::table::{ENDING, PARKED, RuntimeCount};
+use crate::table::{ENDING, PARKED, RuntimeCount, Scope};
 use crate::task::Kind;
 use foldhash::fast::FixedState;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// What one look says. Tasks are named by key and turns, so that one that has moved
 /// on since is another.
@@ -71,6 +72,8 @@ pub(super) struct Seen {
     ending: Vec<Mark>,
     /// Tasks that a runtime counts, though which is not known yet.
     unpolled: usize,
+    /// The scopes of such tasks, one for each, which say where they may be.
+    unpolled_in: Vec<Arc<Scope>>,
 }
 
 /// How many tasks a runtime should count.
@@ -101,7 +104,10 @@ impl Seen {
             return;
         }
         if task.runtime == 0 {
-            self.unpolled += 1;
+            match task.scope() {
+                Some(scope) => self.unpolled_in.push(Arc::clone(scope)),
+                None => self.unpolled += 1,
+            }
             return;
         }
         runtime.all += 1;
@@ -111,6 +117,12 @@ impl Seen {
             runtime.suspects += 1;
             runtime.silent += usize::from(is_silent(task));
         }
+    }
+
+    /// How many tasks may be this runtime's before their first poll.
+    fn unpolled_on(&self, count: &RuntimeCount) -> usize {
+        let may_be_here = |scope: &&Arc<Scope>| scope.has_met(count.id);
+        self.unpolled + self.unpolled_in.iter().filter(may_be_here).count()
     }
 
     /// The runtimes that tasks of any kind were last polled on.
@@ -139,7 +151,8 @@ pub(super) fn look(tasks: &[Found], seen: &Seen, complete: bool, counts: &Counts
     let mut verdicts: HashMap<u32, Verdict, FixedState> = HashMap::default();
     for (number, runtime) in &seen.runtimes {
         let count = counts.get(number);
-        let verdict = count.and_then(|count| judge(runtime, seen.unpolled, count, complete));
+        let verdict =
+            count.and_then(|count| judge(runtime, seen.unpolled_on(count), count, complete));
         verdicts.extend(verdict.map(|verdict| (*number, verdict)));
     }
     if !verdicts.is_empty() {

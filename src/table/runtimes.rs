@@ -44,6 +44,7 @@ struct Runtime {
 /// between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RuntimeCount {
+    pub(crate) id: Id,
     pub(crate) alive: usize,
     spawned: u64,
     /// Whether all of them can be known.
@@ -54,6 +55,7 @@ impl RuntimeCount {
     fn of(runtime: &Runtime) -> Self {
         let metrics = runtime.handle.metrics();
         Self {
+            id: runtime.handle.id(),
             alive: metrics.num_alive_tasks(),
             #[cfg(all(tokio_unstable, target_has_atomic = "64"))]
             spawned: metrics.spawned_tasks_count(),
