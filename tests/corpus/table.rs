@@ -190,14 +190,14 @@ impl Table {
     fn clean_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<38} {:>6} {:>9} {:>6} {:>13}",
-            "without a leak", "runs", "right", "false", "inconclusive"
+            "{:<38} {:>6} {:>9} {:>6} {:>6} {:>13}",
+            "without a leak", "runs", "reported", "right", "false", "inconclusive"
         )?;
         for (id, runs) in &self.clean {
             writeln!(
                 f,
-                "{id:<38} {:>6} {:>9} {:>6} {:>13}",
-                runs.all, runs.right, runs.false_reports, runs.inconclusive
+                "{id:<38} {:>6} {:>9} {:>6} {:>6} {:>13}",
+                runs.all, runs.reported, runs.right, runs.false_reports, runs.inconclusive
             )?;
         }
         writeln!(f)
