@@ -23,7 +23,7 @@ mod process;
 mod tests;
 mod thread;
 
-pub(crate) use process::watched;
+pub(crate) use process::{sees_here, watched};
 pub(crate) use thread::Joined;
 
 use super::layer::{Capture, CaptureFilter};

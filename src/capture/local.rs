@@ -231,7 +231,7 @@ impl Local {
         if matches!(spawner, Spawner::Unknown(_)) {
             table.loss.unseen_parent();
             table.runtimes.has_strangers(&mut self.runtime);
-            if table.scopes.are_used() {
+            if table.scopes.are_used() && scope.is_none() {
                 table.scopes.unseen_parent();
             }
         }
@@ -428,19 +428,22 @@ impl Local {
     #[inline]
     fn push(&mut self, table: &Table, slot: &Slot, frame: Frame) {
         if slot.runtime() == 0 {
-            self.meet_runtime(table, slot);
+            self.meet_runtime(table, frame.key, slot);
         }
         self.frames.push(frame);
     }
 
     #[cold]
-    fn meet_runtime(&mut self, table: &Table, slot: &Slot) {
+    fn meet_runtime(&mut self, table: &Table, key: Key, slot: &Slot) {
         let unpolled = || table.unpolled_tasks();
         let number = table.runtimes.current(&mut self.runtime, unpolled);
         if number == 0 {
             return;
         }
         slot.set_runtime(number);
+        if table.scopes.are_used() {
+            table.meet_runtime(key);
+        }
         let traits = slot.traits();
         let hooked = traits & traits::HOOKED != 0;
         if hooked && self.runtime.is_news_that_hooked() {

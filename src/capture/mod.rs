@@ -22,7 +22,7 @@ mod visit;
 
 pub(crate) use behind::{connect, is_in};
 #[cfg(feature = "testing")]
-pub(crate) use beside::{Joined, watched};
+pub(crate) use beside::{Joined, sees_here, watched};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use foreign::{Foreign, OURS, Version};
 #[cfg(tokio_unstable)]

@@ -9,7 +9,7 @@ use super::slab::{Key, Slot};
 use super::tallies::{LastSpawner, Outcome, Tally};
 use super::{LastTurn, NewTask, Spawner, TOP, Table};
 use crate::clock::Nanos;
-use crate::task::{Location, TaskId};
+use crate::task::{Kind, Location, TaskId};
 use std::sync::Arc;
 
 impl Table {
@@ -50,7 +50,7 @@ impl Table {
             record.rare().own = Some(new.place.key());
         }
         if let Some(scope) = scope {
-            scope.spawned(site);
+            scope.spawned(site, new.place.kind);
             record.rare().scope = Some(scope);
         }
         // Counted before it can be seen: live and ended are never more than spawned.
@@ -86,6 +86,20 @@ impl Table {
             None => Innermost::of(record.scope().cloned()).open(),
         };
         self.slot(key).with_record(key.generation, look).flatten()
+    }
+
+    /// A task is polled for the first time: its scope learns on which runtime.
+    #[cold]
+    pub(crate) fn meet_runtime(&self, key: Key) {
+        // Whoever asks what is left may do so by a `block_on` elsewhere.
+        if traits::kind(self.slot(key).traits()) == Kind::BlockOn {
+            return;
+        }
+        let scope = |record: &mut Record| record.scope().cloned();
+        let scope = self.slot(key).with_record(key.generation, scope).flatten();
+        if let (Some(scope), Ok(here)) = (scope, tokio::runtime::Handle::try_current()) {
+            scope.meet(&here);
+        }
     }
 
     /// Opens a scope for what spawns here: `thread` has those of the calling thread.

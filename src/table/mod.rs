@@ -98,7 +98,7 @@ pub(crate) struct Table {
 /// The end of a task whose newest turn is taken for the drop of its future.
 fn presumed(slot: &Slot, lifetime: u64, outcome: Outcome) -> End {
     let turns = (slot.turn.turns(), LastTurn::Drop);
-    End::new(slot.site(), lifetime, outcome, turns)
+    End::new((slot.id(), slot.site()), lifetime, outcome, turns)
 }
 
 #[cfg(tokio_unstable)]
@@ -389,7 +389,12 @@ impl Table {
         let spawned_at = record.spawned_at();
         let lifetime = at.saturating_sub(spawned_at);
         if let Some(scope) = record.scope().filter(|_| !presumed) {
-            scope.ended(End::new(site, lifetime, outcome, (reading.turns, last)));
+            scope.ended(End::new(
+                (id, site),
+                lifetime,
+                outcome,
+                (reading.turns, last),
+            ));
         }
         #[cfg(feature = "otlp")]
         if !presumed && self.may_be_orphan(slot, &record, at) {

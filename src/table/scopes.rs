@@ -17,13 +17,15 @@ use super::LastTurn;
 use super::tallies::Outcome;
 use crate::clock::Nanos;
 use crate::histogram::{Histogram, LIFETIME};
-use crate::task::TaskId;
+use crate::task::{Kind, TaskId};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::{Handle, Id};
 
+/// Outputs are dropped soon after their tasks, or with a handle that somebody keeps.
+const MOST_ENDED: usize = 1_024;
 /// More runtimes than one test has; those beyond are not asked for their tasks.
 const MOST_RUNTIMES: usize = 16;
 
@@ -31,7 +33,8 @@ const MOST_RUNTIMES: usize = 16;
 pub(crate) struct Scope {
     pub(crate) opener: Opener,
     pub(crate) opened_at: Nanos,
-    outer: Option<Arc<Scope>>,
+    /// Those round it that are open.
+    outer: Mutex<Innermost>,
     closed: AtomicBool,
     state: Mutex<State>,
 }
@@ -57,6 +60,8 @@ struct State {
     /// All of them.
     met: Vec<Id>,
     unseen_parents: u64,
+    /// The tasks that ended last: what the drop of their output spawns is spawned by them.
+    ended: VecDeque<u64>,
 }
 
 /// What a scope's tasks of one spawn site came to.
@@ -96,6 +101,7 @@ impl ScopeTotals {
 /// How a task of a scope ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
+    id: u64,
     site: u32,
     lifetime: u64,
     outcome: Outcome,
@@ -105,7 +111,7 @@ pub(super) struct End {
 impl End {
     /// `turns` are those of the task, with what the newest was.
     pub(super) fn new(
-        site: u32,
+        (id, site): (u64, u32),
         lifetime: u64,
         outcome: Outcome,
         (turns, last): (u64, LastTurn),
@@ -115,6 +121,7 @@ impl End {
             LastTurn::Drop => turns.saturating_sub(1),
         };
         Self {
+            id,
             site,
             lifetime,
             outcome,
@@ -125,8 +132,9 @@ impl End {
 
 impl Scope {
     /// Counts a task as spawned here, before it can be seen.
-    pub(super) fn spawned(&self, site: u32) {
+    pub(super) fn spawned(&self, site: u32, kind: Kind) {
         let here = Handle::try_current().ok();
+        let here = here.filter(|_| kind != Kind::BlockOn);
         self.each(|scope| {
             let mut state = scope.state.lock();
             let totals = (state.sites.entry(site)).or_insert_with(ScopeTotals::new);
@@ -142,7 +150,12 @@ impl Scope {
     /// Counts a task as ended.
     pub(super) fn ended(&self, end: End) {
         self.each(|scope| {
-            if let Some(totals) = scope.state.lock().sites.get_mut(&end.site) {
+            let mut state = scope.state.lock();
+            if state.ended.len() >= MOST_ENDED {
+                state.ended.pop_front();
+            }
+            state.ended.push_back(end.id);
+            if let Some(totals) = state.sites.get_mut(&end.site) {
                 totals.polls += end.polls;
                 totals.lifetime.record(end.lifetime);
                 if let Some(count) = totals.outcome(end.outcome) {
@@ -165,25 +178,27 @@ impl Scope {
         });
     }
 
-    /// Itself, and the scopes around it.
+    /// Notes a runtime that one of its tasks was spawned or polled on.
+    pub(super) fn meet(&self, runtime: &Handle) {
+        self.each(|scope| {
+            if !scope.is_closed() {
+                scope.state.lock().met(runtime);
+            }
+        });
+    }
+
+    /// Itself, and those round it that are open.
     fn each(&self, mut f: impl FnMut(&Self)) {
-        let mut next = Some(self);
+        f(self);
+        let mut next = self.outer.lock().open();
         while let Some(scope) = next {
-            f(scope);
-            next = scope.outer.as_deref();
+            f(&scope);
+            next = scope.outer.lock().open();
         }
     }
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
-    }
-
-    /// The innermost of these that is open.
-    fn open_of(mut scope: &Arc<Self>) -> Option<Arc<Self>> {
-        while scope.is_closed() {
-            scope = scope.outer.as_ref()?;
-        }
-        Some(Arc::clone(scope))
     }
 }
 
@@ -207,7 +222,7 @@ impl Scope {
         Arc::new(Self {
             opener,
             opened_at,
-            outer,
+            outer: Mutex::new(Innermost::of(outer)),
             closed: AtomicBool::new(false),
             state: Mutex::new(state),
         })
@@ -263,9 +278,9 @@ impl Innermost {
 
     /// The one that is open now.
     pub(crate) fn open(&mut self) -> Option<Arc<Scope>> {
-        let innermost = self.0.as_ref()?;
-        if innermost.is_closed() {
-            self.0 = Scope::open_of(innermost);
+        while let Some(closed) = self.0.as_ref().filter(|scope| scope.is_closed()) {
+            let next = closed.outer.lock().0.clone();
+            self.0 = next;
         }
         self.0.clone()
     }
@@ -292,9 +307,11 @@ impl Scopes {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The scope that a task opened which is not in the table.
-    pub(crate) fn of_unknown(&self, opener: u64) -> Option<Arc<Scope>> {
-        let is_its = |scope: &Arc<Scope>| scope.opener == Opener::Unknown(opener);
+    /// The scope of a task that is not in the table: it opened the scope, or was of it and ended.
+    pub(crate) fn of_unknown(&self, task: u64) -> Option<Arc<Scope>> {
+        let is_its = |scope: &Arc<Scope>| {
+            scope.opener == Opener::Unknown(task) || scope.state.lock().ended.contains(&task)
+        };
         let mut open = self.all_open();
         let at = open.iter().rposition(is_its)?;
         Some(open.swap_remove(at))

@@ -8,6 +8,7 @@ use crate::table::{Opener, Scope, ScopeTotals};
 use crate::{Kind, Task, TaskId, Tasks};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use tokio::runtime::Handle;
 
 /// What a watch was opened on, and how things stood then.
@@ -17,6 +18,8 @@ pub(super) struct Ground {
     pub(super) scope: Arc<Scope>,
     /// The runtime in which it was opened.
     home: Option<tokio::runtime::Id>,
+    /// The thread on which it was opened.
+    thread: ThreadId,
     /// Tasks of that runtime which nobody announced.
     unseen_before: usize,
     loss_before: Loss,
@@ -57,8 +60,13 @@ impl Ground {
         let here = Handle::try_current().ok();
         let loss_before = tasks.shared.table.loss();
         Self {
-            unseen_before: here.as_ref().map_or(0, |here| unseen_now(&tasks, here)),
+            unseen_before: here.as_ref().map_or(0, |here| {
+                // Who opens it may be one that was never seen.
+                let opener = matches!(scope.opener, Opener::Unknown(_));
+                unseen_now(&tasks, here).saturating_sub(usize::from(opener))
+            }),
             home: here.map(|here| here.id()),
+            thread: std::thread::current().id(),
             tasks,
             scope,
             loss_before,
@@ -122,15 +130,14 @@ impl Ground {
         if refused > 0 {
             reasons.push(Reason::tasks_refused(refused));
         }
-        let missed = (now.thread_gone()).saturating_sub(self.loss_before.thread_gone());
-        if missed > 0 {
-            reasons.push(Reason::thread_gone(missed));
-        }
         if self.unseen_before > 0 {
             reasons.push(Reason::unseen_before(self.unseen_before));
         }
-        // Those are unseen as long as they live.
-        let unseen = doubts.unseen.saturating_sub(self.unseen_before);
+        // Those are unseen as long as they live, and so is an opener that is.
+        let opener = matches!(self.scope.opener, Opener::Unknown(_));
+        let unseen = doubts
+            .unseen
+            .saturating_sub(self.unseen_before + usize::from(opener));
         if unseen > 0 {
             reasons.push(Reason::unseen_tasks(unseen));
         }
@@ -143,6 +150,11 @@ impl Ground {
         }
         if nothing_left && self.has_lost_its_runtime() {
             reasons.push(Reason::runtime_gone());
+        }
+        if std::thread::current().id() == self.thread
+            && !crate::capture::sees_here(&self.tasks.shared.table)
+        {
+            reasons.push(Reason::other_subscriber());
         }
         let shared = &self.tasks.shared;
         let source = shared.table.config.source;
@@ -157,7 +169,12 @@ impl Ground {
         if let Some(home) = self.home {
             known.retain(|runtime| runtime.id() == home);
         }
-        !known.is_empty() && known.iter().all(runtimes::is_shut_down)
+        // Tasks that were on no runtime when they ended were never polled.
+        let has_had_tasks = || !self.scope.totals().is_empty();
+        match known.is_empty() {
+            true => has_had_tasks(),
+            false => known.iter().all(runtimes::is_shut_down),
+        }
     }
 
     /// Live tasks on the scope's runtimes that no task spawned, and so belong to nobody: a plain

@@ -321,15 +321,18 @@ fn write_group(group: &Group, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// What became of a task since it was asked to stop; `then` is how it was when it was asked.
-pub(super) fn since_the_stop(task: &Task, then: Option<&Task>) -> String {
+/// What became of a task since it was asked to stop: `then` is how it was when it was asked,
+/// `after` how it is a moment later.
+pub(super) fn since_the_stop(task: &Task, then: Option<&Task>, after: Option<&Task>) -> String {
+    let is_in_one_poll = after.is_some_and(|after| {
+        let polls = after.polls() == task.polls();
+        polls && task.state() == State::Running && after.state() == State::Running
+    });
     let Some(then) = then else {
         return "spawned since it was asked".into();
     };
     let told = match task.state() {
-        Some(State::Running) if task.polls() == then.polls() => {
-            "in a poll that has not returned since"
-        }
+        _ if is_in_one_poll => "in a poll that has not returned since",
         _ if task.polls() > then.polls() => "polled since, and went on",
         Some(State::Scheduled) => "woken, and not polled since",
         _ => "not polled since: nothing woke it",

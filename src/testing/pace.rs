@@ -28,6 +28,15 @@ impl Pace {
         self.began.elapsed()
     }
 
+    /// Pauses this thread for a moment. False when the time is over, and then it has not paused.
+    pub(super) fn rest(&self, pause: Duration) -> bool {
+        let Some(rest) = self.most.checked_sub(self.waited()) else {
+            return false;
+        };
+        std::thread::sleep(pause.min(rest));
+        true
+    }
+
     /// Lets other tasks and threads go on. False when the time is over, and then it has not waited.
     pub(super) async fn wait(&mut self) -> bool {
         let Some(rest) = self.most.checked_sub(self.waited()) else {
@@ -51,7 +60,7 @@ impl Pace {
 }
 
 /// Gives each other task that is ready a turn.
-async fn yield_once() {
+pub(super) async fn yield_once() {
     let mut yielded = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut yielded, true) {

@@ -85,8 +85,8 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A stable name: `tasks-refused`, `thread-gone`, `unseen-before`, `unseen-tasks`,
-    /// `unseen-parents`, `unconfirmed`, `runtime-gone`, or that of the
+    /// A stable name: `tasks-refused`, `unseen-before`, `unseen-tasks`, `unseen-parents`,
+    /// `unconfirmed`, `runtime-gone`, `other-subscriber`, or that of the
     /// [`Diagnosis`](crate::Diagnosis) which says why the source is blind.
     pub fn code(&self) -> &'static str {
         self.code
@@ -103,14 +103,12 @@ impl Reason {
         }
     }
 
-    pub(super) fn thread_gone(count: u64) -> Self {
+    pub(super) fn other_subscriber() -> Self {
         Self {
-            code: "thread-gone",
-            text: format!(
-                "{count} {} told on a thread whose thread-local storage was gone; don't spawn or \
-                 end tasks from the destructor of a thread-local",
-                were(count, "event")
-            ),
+            code: "other-subscriber",
+            text: "another subscriber was set on this thread since the watch was opened, so that \
+                   what is spawned here is not seen; set it before, or drop its guard"
+                .into(),
         }
     }
 
@@ -133,8 +131,8 @@ impl Reason {
         Self {
             code: "unseen-tasks",
             text: format!(
-                "{count} live {} of the test's runtime never seen spawned: by a plain thread, or \
-                 while a subscriber without straggler's layer was current; spawn from the test's \
+                "{count} live {} of the test's runtime (blocking ones among them) never seen \
+                 spawned: by a plain thread, or while a subscriber without straggler's layer was current; spawn from the test's \
                  own tasks, or install straggler for the process (`straggler::init()`)",
                 were(count, "task")
             ),

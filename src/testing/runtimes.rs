@@ -2,30 +2,70 @@
 
 use crate::query::Snapshot;
 use crate::{Kind, Task};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
+use tokio::task::JoinHandle;
 use tracing_core::dispatcher;
 use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
+/// Probes that their runtimes have not yet let go of, as nobody runs those.
+static PROBES: Mutex<Vec<(Id, JoinHandle<()>)>> = Mutex::new(Vec::new());
+
 /// How many live tasks of these runtimes nobody announced, as far as one look can tell: what is
-/// spawned or ends meanwhile counts too.
+/// spawned or ends meanwhile counts too. Those of a `LocalSet` are in no count.
 pub(super) fn unseen(runtimes: &[Handle], snapshot: &Snapshot) -> usize {
-    let of = |handle: &Handle| {
-        let id = handle.id();
-        let is_its = |task: &&Task| match task.runtime() {
-            Some(runtime) => runtime == id,
-            // Before its first poll: of any runtime on which those it belongs to are.
-            None => task.scope().is_none_or(|scope| scope.has_met(id)),
-        };
-        let tasks = snapshot.tasks().filter(|task| task.kind() == Kind::Task);
-        let known = tasks.filter(is_its).count() + snapshot.unconfirmed_on(id);
-        handle.metrics().num_alive_tasks().saturating_sub(known)
-    };
+    let of =
+        |runtime: &Handle| unseen_tasks(runtime, snapshot) + unseen_blocking(runtime, snapshot);
     runtimes.iter().map(of).sum()
+}
+
+fn unseen_tasks(runtime: &Handle, snapshot: &Snapshot) -> usize {
+    let id = runtime.id();
+    let known = on(id, snapshot).filter(|task| task.kind() == Kind::Task);
+    let known = known.count() + snapshot.unconfirmed_on(id) + probes_on(id);
+    let alive = runtime.metrics().num_alive_tasks();
+    alive.saturating_sub(known)
+}
+
+/// Blocking tasks are in no count of tasks; but each has a thread or a place in a queue.
+#[cfg(all(tokio_unstable, target_has_atomic = "64"))]
+fn unseen_blocking(runtime: &Handle, snapshot: &Snapshot) -> usize {
+    let metrics = runtime.metrics();
+    let threads = metrics.num_blocking_threads();
+    let busy = threads.saturating_sub(metrics.num_idle_blocking_threads());
+    let (workers, others): (Vec<_>, Vec<_>) = on(runtime.id(), snapshot)
+        .filter(|task| task.kind() == Kind::Blocking)
+        .partition(|task| is_worker(task));
+    // Workers are in none of tokio's numbers, but for those that `block_in_place` made.
+    let stand_ins = match workers.len().checked_sub(metrics.num_workers()) {
+        Some(more) => more,
+        None => workers.len(),
+    };
+    (busy + metrics.blocking_queue_depth()).saturating_sub(others.len() + stand_ins)
+}
+
+#[cfg(not(all(tokio_unstable, target_has_atomic = "64")))]
+fn unseen_blocking(_: &Handle, _: &Snapshot) -> usize {
+    0
+}
+
+#[cfg(all(tokio_unstable, target_has_atomic = "64"))]
+fn is_worker(task: &Task) -> bool {
+    task.is_daemon() && task.location().file().contains("/src/runtime/scheduler/")
+}
+
+/// The tasks that are on a runtime, or may be.
+fn on(id: Id, snapshot: &Snapshot) -> impl Iterator<Item = &Task> {
+    snapshot.tasks().filter(move |task| match task.runtime() {
+        Some(runtime) => runtime == id,
+        // Before its first poll: of any runtime on which those it belongs to are.
+        None => task.scope().is_none_or(|scope| scope.has_met(id)),
+    })
 }
 
 /// Whether a runtime was shut down: then it cancels a task in the middle of its spawn. tokio has
@@ -44,8 +84,19 @@ pub(super) fn is_shut_down(runtime: &Handle) -> bool {
     let nobody = Dispatch::new(NoSubscriber::default());
     let spawned = dispatcher::with_default(&nobody, || runtime.spawn(probe));
     let shut_down = dropped.load(Ordering::Acquire);
-    spawned.abort();
+    if !shut_down {
+        spawned.abort();
+        let mut probes = PROBES.lock();
+        probes.retain(|(_, probe)| !probe.is_finished());
+        probes.push((runtime.id(), spawned));
+    }
     shut_down
+}
+
+fn probes_on(id: Id) -> usize {
+    let mut probes = PROBES.lock();
+    probes.retain(|(_, probe)| !probe.is_finished());
+    probes.iter().filter(|(runtime, _)| *runtime == id).count()
 }
 
 struct Probe {

@@ -11,8 +11,10 @@ use crate::task::SiteKey;
 use crate::{Error, Task, TaskId};
 use std::collections::HashSet;
 use std::future::Future;
+use std::future::poll_fn;
 use std::panic::Location;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long an assertion waits for what is just ending.
@@ -246,9 +248,18 @@ impl Watch {
                 deadline,
                 requested,
             };
+            let after = match look.live.is_empty() {
+                true => None,
+                // A poll that is under way now, and in a moment, is one that doesn't return.
+                false => {
+                    std::thread::sleep(Duration::from_millis(5));
+                    Some(self.ground.tasks.snapshot())
+                }
+            };
             let remainder = self.remainder(look, told, |task| {
                 let then = before.snapshot.task(task.id());
-                Some(super::message::since_the_stop(task, then))
+                let after = after.as_ref().and_then(|after| after.task(task.id()));
+                Some(super::message::since_the_stop(task, then, after))
             });
             if !(requested && remainder.passes()) {
                 fail(&remainder, here);
@@ -338,8 +349,12 @@ impl Watch {
 }
 
 impl Watch {
-    /// Looks until nothing is left and nothing is in doubt, or the time is over.
+    /// Looks until nothing is left and nothing is in doubt, or the time is over. What is in doubt
+    /// then is looked at for a little longer, however short the time: a runtime counts a task
+    /// for a moment after its end.
     async fn watch_until_quiet(&self, pace: &mut Pace) -> Look {
+        const CONFIRMED: Duration = Duration::from_millis(50);
+        let mut confirms: Option<Pace> = None;
         let mut last: Option<(usize, Doubts)> = None;
         loop {
             let mut look = self.ground.look();
@@ -350,9 +365,15 @@ impl Watch {
                 look.doubts = look.doubts.in_both(doubts);
             }
             last = Some((live, look.doubts));
-            let doubts = look.doubts;
-            let left = look.live.iter().filter(|task| self.counts(task)).count();
-            if (left <= self.at_most && doubts.is_empty()) || !pace.wait().await {
+            let few = look.live.iter().filter(|task| self.counts(task)).count() <= self.at_most;
+            if few && look.doubts.is_empty() {
+                return look;
+            }
+            if pace.wait().await {
+                continue;
+            }
+            let confirms = confirms.get_or_insert_with(|| Pace::new(CONFIRMED));
+            if look.doubts.is_empty() || !confirms.wait().await {
                 return look;
             }
         }
@@ -404,11 +425,15 @@ fn fail(remainder: &Remainder, here: &'static Location<'static>) -> ! {
 async fn within(pace: &mut Pace, future: impl Future<Output = ()>) -> bool {
     let mut future = pin!(future);
     loop {
-        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx)));
-        if polled.await.is_ready() {
-            return true;
+        // It may take many steps, each of which waits for others.
+        for _ in 0..16 {
+            let polled = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
+            if polled.await.is_ready() {
+                return true;
+            }
+            super::pace::yield_once().await;
         }
-        if !pace.wait().await {
+        if !pace.rest(Duration::from_micros(100)) {
             return false;
         }
     }

@@ -4,6 +4,7 @@ use super::Beside;
 use super::thread::{self, Joined};
 use crate::capture::{CaptureFilter, behind};
 use crate::config::Source;
+use crate::table::Table;
 use crate::{Builder, Error, Tasks};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
@@ -97,4 +98,9 @@ pub(crate) fn watched() -> Result<(Tasks, Joined), Error> {
         None => process()?.tasks().clone(),
     };
     Ok((tasks, joined))
+}
+
+/// Whether the calling thread's subscriber tells this table.
+pub(crate) fn sees_here(table: &Table) -> bool {
+    dispatcher::get_default(|dispatch| behind::is_in(dispatch, table))
 }
