@@ -42,9 +42,9 @@ pub struct Snapshot {
     positions: HashMap<u32, usize>,
     lineages: LineageTree,
     loss: Loss,
-    /// The runtimes of the tasks of which it isn't known whether they ended, one for each.
+    /// The tasks of which it isn't known whether they ended.
     #[cfg_attr(not(feature = "testing"), allow(dead_code))]
-    unconfirmed: Vec<tokio::runtime::Id>,
+    unconfirmed: Vec<Task>,
     diagnoses: Vec<Diagnosis>,
 }
 
@@ -97,10 +97,10 @@ impl Snapshot {
         &self.diagnoses
     }
 
-    /// How many of a runtime's tasks may have ended or not.
+    /// The tasks that are neither live nor ended, as far as can be known.
     #[cfg(feature = "testing")]
-    pub(crate) fn unconfirmed_on(&self, runtime: tokio::runtime::Id) -> usize {
-        self.unconfirmed.iter().filter(|&&id| id == runtime).count()
+    pub(crate) fn unconfirmed(&self) -> &[Task] {
+        &self.unconfirmed
     }
 
     pub(crate) fn add_diagnoses(&mut self, found: Vec<Diagnosis>) {
@@ -256,19 +256,15 @@ fn assemble(
     unaccounted: u64,
 ) -> Snapshot {
     let now = table.clock.now();
-    let copied = found.len();
-    let runtimes = table.runtimes.ids();
-    let mut on = Vec::new();
-    if !open.is_empty() {
-        let taken = take_out(&mut found, open, &mut sites);
-        on.extend(taken.iter().filter_map(|runtime| runtimes.get(runtime)));
-    }
-    let unconfirmed = (copied - found.len()) as u64;
+    let taken = match open.is_empty() {
+        true => Vec::new(),
+        false => take_out(&mut found, open, &mut sites),
+    };
     let wall = table.clock.wall();
     let shared = Shared {
         wall,
         sites: sites.keys(),
-        runtimes,
+        runtimes: table.runtimes.ids(),
     };
     let judge = Judge::new(&found, from, shared, table.config.orphan_grace);
     let mut unpolled = 0;
@@ -281,9 +277,10 @@ fn assemble(
     };
     // A task is no larger than what was found of it, so the vector keeps its memory.
     let tasks = found.into_iter().map(judge_one).collect();
+    let unconfirmed: Vec<_> = taken.into_iter().map(|found| judge.task(found)).collect();
     let by_id = judge.into_places();
     let loss = Loss {
-        unconfirmed,
+        unconfirmed: unconfirmed.len() as u64,
         unaccounted,
         ..table.loss()
     };
@@ -301,23 +298,18 @@ fn assemble(
         positions,
         lineages: table.lineages(),
         loss,
-        unconfirmed: on,
+        unconfirmed,
         diagnoses: crate::diagnose::diagnose(table, unpolled),
     }
 }
 
-/// Takes out what is open, and counts it as ending. Gives the numbers of the runtimes.
-fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) -> Vec<u32> {
-    let mut runtimes = Vec::new();
-    found.retain(|task| {
-        let is_open = open.contains(&Mark::of(task));
-        if is_open {
-            sites.ending(task.site);
-            runtimes.push(task.runtime);
-        }
-        !is_open
-    });
-    runtimes
+/// Takes out what is open, and counts it as ending.
+fn take_out(found: &mut Vec<Found>, open: &Marks, sites: &mut site::Sites) -> Vec<Found> {
+    let taken: Vec<_> = (found.extract_if(.., |task| open.contains(&Mark::of(task)))).collect();
+    for task in &taken {
+        sites.ending(task.site);
+    }
+    taken
 }
 
 #[cfg(all(test, not(straggler_loom)))]

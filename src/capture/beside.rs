@@ -139,6 +139,12 @@ impl Beside {
         }
     }
 
+    /// Whether a span of ours is this one of a neighbour's.
+    fn stands_for(&self, own: &Id, theirs: Option<&Id>) -> bool {
+        let mirrored = self.theirs.get(own);
+        mirrored.is_some_and(|mirrored| Some(&mirrored.id) == theirs)
+    }
+
     /// What our registry is told of a new span.
     fn new_own(&self, attrs: &Attributes<'_>) -> Id {
         let (metadata, values) = (attrs.metadata(), attrs.values());
@@ -327,11 +333,27 @@ impl Subscriber for Beside {
     }
 
     fn current_span(&self) -> Current {
-        if let Some((own, metadata)) = self.ours.current_span().into_inner() {
-            return Current::new(marked(&own), metadata);
+        let ours = self.ours.current_span().into_inner();
+        let Some(neighbour) = thread::neighbour() else {
+            // A task's own span is current for nobody but us.
+            let ours = ours.filter(|(_, metadata)| !is_task_span(metadata));
+            return ours.map_or_else(Current::none, |(own, metadata)| {
+                Current::new(marked(&own), metadata)
+            });
+        };
+        let theirs = neighbour.dispatch.current_span();
+        // The same span under two numbers, unless the innermost is one that the neighbour made
+        // before, or is one that it doesn't see. The number of one made before means something on
+        // all threads only if the neighbour is theirs too.
+        match ours {
+            Some((own, metadata))
+                if self.stands_for(&own, theirs.id())
+                    || !(neighbour.is_global || is_task_span(metadata)) =>
+            {
+                Current::new(marked(&own), metadata)
+            }
+            _ if neighbour.is_global => theirs,
+            _ => Current::none(),
         }
-        // One that the neighbour made before.
-        thread::neighbour()
-            .map_or_else(Current::none, |neighbour| neighbour.dispatch.current_span())
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Source;
 #[cfg(feature = "otlp")]
 use crate::export::Exporter;
 use crate::monitor::Monitor;
-use crate::table::{Key, Place, SpanFate, Table, traits};
+use crate::table::{Key, Place, SpanFate, Table, WakerOp, traits};
 use crate::task::{Kind, Spans};
 use crate::tasks;
 #[cfg(feature = "testing")]
@@ -169,6 +169,9 @@ where
                 // After the end, or a task that was refused.
                 return;
             };
+            if own.is_some() && op == WakerOp::Clone && self.table.config.may_miss_wakes {
+                local.registered();
+            }
             let now = || self.table.clock.now();
             let by_itself = own.is_some() && op.wakes() && local.is_polling();
             let applied = slot.wakes.apply(key.generation, op, by_itself, now);

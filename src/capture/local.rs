@@ -67,6 +67,8 @@ struct Frame {
     depth: u32,
     /// Entered without having been woken.
     unwoken: bool,
+    /// The task has cloned its own waker: in a poll, as the drop of a future has none.
+    registered: bool,
     panicking: bool,
     apart: Apart,
 }
@@ -316,6 +318,15 @@ impl Local {
         (top.span == span).then_some(top.key)
     }
 
+    /// The task whose turn this is has cloned its own waker.
+    pub(crate) fn registered(&mut self) {
+        if self.is_polling()
+            && let Some(top) = self.frames.last_mut()
+        {
+            top.registered = true;
+        }
+    }
+
     /// Whether the task of the innermost turn is the one that tokio says is being polled here.
     #[inline]
     pub(crate) fn is_polling(&self) -> bool {
@@ -391,6 +402,7 @@ impl Local {
             turn: 0,
             depth: 1,
             unwoken: !woken && slot.turn.turns() > 1,
+            registered: false,
             panicking: std::thread::panicking(),
             apart,
         };
@@ -419,6 +431,7 @@ impl Local {
             turn,
             depth: 1,
             unwoken: false,
+            registered: false,
             panicking: false,
             apart: Apart(false),
         };
@@ -470,6 +483,9 @@ impl Local {
             return;
         }
         slot.turn.exit(now);
+        if slot.traits() & traits::MAY_MISS_WAKES != 0 {
+            slot.set_trait(traits::REGISTERED, frame.registered);
+        }
         if std::thread::panicking() && !frame.panicking {
             slot.add_traits(traits::PANICKED);
         }
@@ -486,9 +502,9 @@ impl Local {
             // Every poll but the first is preceded by a wake; a drop need not be.
             _ if frame.panicking => table.ending(frame.key, slot, now),
             _ if frame.unwoken && traits & traits::KNOWS_WAKES != 0 => {
-                // A poll whose wake was missed leaves somebody a waker.
-                let may_be_a_poll = traits & traits::MAY_MISS_WAKES != 0;
-                if !(may_be_a_poll && slot.wakes.read().wakers > 0) {
+                // A poll whose wake was missed leaves somebody a waker again.
+                let was_a_poll = traits & traits::MAY_MISS_WAKES != 0 && frame.registered;
+                if !was_a_poll {
                     table.ending(frame.key, slot, now);
                 }
             }

@@ -192,8 +192,9 @@ fn judge(tasks: &Tasks, unpolled: usize, count: &RuntimeCount, complete: bool) -
 /// Whether the last turn may have been the drop though it didn't look like it: a wake came
 /// before it, or there may have been one. (The first turn is a poll, for who holds the span has it from there.)
 fn is_suspect(task: &Found) -> bool {
-    let woken = || {
-        task.is(traits::MAY_MISS_WAKES) || task.pending().is_some_and(|turn| turn.delay.is_some())
+    let woken = || match task.is(traits::MAY_MISS_WAKES) {
+        true => !task.is(traits::REGISTERED),
+        false => task.pending().is_some_and(|turn| turn.delay.is_some()),
     };
     task.turn.phase == PARKED
         && task.turn.turns > 1

@@ -119,7 +119,14 @@ impl Table {
                 };
                 let fate = slot.with_record(key.generation, |record| slot.fate(record));
                 match fate {
-                    Some(fate) => fate.scope.lock().push(opener, now),
+                    Some(fate) => {
+                        let scope = fate.scope.lock().push(opener, now);
+                        if traits::kind(slot.traits()) == Kind::BlockOn {
+                            // What the thread runs after this `block_on` is the test's too.
+                            *thread = Innermost::of(Some(Arc::clone(&scope)));
+                        }
+                        scope
+                    }
                     // It is just being ended, and spawns nothing any more.
                     None => Innermost::default().push(opener, now),
                 }

@@ -163,6 +163,8 @@ pub(crate) mod traits {
     pub(crate) const HAS_FATE: u32 = 1 << 13;
     /// Threads that don't tell of their wakes may wake it.
     pub(crate) const MAY_MISS_WAKES: u32 = 1 << 14;
+    /// And in its newest turn it cloned its own waker, which no drop of a future does.
+    pub(crate) const REGISTERED: u32 = 1 << 15;
     /// It was found to be an orphan, and is told of as one.
     #[cfg(feature = "otlp")]
     pub(crate) const MARKED: u32 = 1 << 10;

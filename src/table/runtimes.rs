@@ -230,13 +230,17 @@ impl Runtimes {
         Some((runtime.handle.clone(), runtime.complete))
     }
 
-    /// Lets go of runtimes that two looks in a row found without a tracked task.
+    /// Lets go of runtimes that two looks in a row found without a tracked task, nor any of
+    /// their own count.
     pub(crate) fn release_unused(&self, in_use: &HashSet<u32>) {
         let mut released = Vec::new();
         {
             let mut known = self.known.lock();
-            let unused: HashSet<u32> = (known.by_number.keys().copied())
-                .filter(|number| !in_use.contains(number))
+            // One that has tasks may be about to be noted as the runtime of one.
+            let has_none = |runtime: &Runtime| runtime.handle.metrics().num_alive_tasks() == 0;
+            let unused: HashSet<u32> = (known.by_number.iter())
+                .filter(|(number, runtime)| !in_use.contains(number) && has_none(runtime))
+                .map(|(&number, _)| number)
                 .collect();
             for number in known.unused.intersection(&unused) {
                 released.push(*number);

@@ -27,7 +27,7 @@ use tokio::runtime::{Handle, Id};
 /// Outputs are dropped soon after their tasks, or with a handle that somebody keeps.
 const MOST_ENDED: usize = 1_024;
 /// More runtimes than one test has; those beyond are not asked for their tasks.
-const MOST_RUNTIMES: usize = 16;
+const MOST_RUNTIMES: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Scope {
@@ -287,7 +287,12 @@ impl Innermost {
 
     /// Opens another in it.
     pub(crate) fn push(&mut self, opener: Opener, now: Nanos) -> Arc<Scope> {
-        let scope = Scope::new(opener, now, self.open());
+        let outer = self.open();
+        if let Some(outer) = &outer {
+            // Or watches that take turns, each opened in the one before, would make a long chain.
+            drop(outer.outer.lock().open());
+        }
+        let scope = Scope::new(opener, now, outer);
         self.0 = Some(Arc::clone(&scope));
         scope
     }

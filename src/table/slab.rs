@@ -156,6 +156,12 @@ impl Slot {
         self.traits.fetch_and(!traits, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_trait(&self, one: u32, is: bool) {
+        if (self.traits() & one != 0) != is {
+            self.traits.fetch_xor(one, Ordering::Relaxed);
+        }
+    }
+
     /// The fate that descendants of this slot's task share.
     pub(crate) fn fate(&self, record: &mut Record) -> Arc<Fate> {
         if record.fate.is_none() {

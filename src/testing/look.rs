@@ -74,15 +74,14 @@ impl Ground {
     }
 
     /// The task that looks and those it descends from are not looked at: they can't have ended.
-    pub(super) fn look(&self) -> Look {
-        let spawned: u64 = self.scope.totals().values().map(|site| site.spawned).sum();
+    ///
+    /// `counts` says of which tasks it matters whether they ended.
+    pub(super) fn look(&self, counts: impl Fn(&Task) -> bool) -> Look {
         let snapshot = self.tasks.snapshot();
         let unseen = runtimes::unseen(&self.scope.runtimes(), &snapshot);
-        let ended: u64 = (self.scope.totals().values())
-            .map(|site| site.lifetime.count())
-            .sum();
         let mut live: Vec<_> = self.members(&snapshot).cloned().collect();
-        let open = spawned.saturating_sub(ended.saturating_add(live.len() as u64));
+        let open = snapshot.unconfirmed().iter().filter(|task| self.has(task));
+        let open = open.filter(|task| counts(task)).count() as u64;
         let standing_on = self.standing_on(&snapshot);
         live.retain(|task| !standing_on.contains(&task.id()) && !is_body(task));
         Look {
@@ -96,7 +95,11 @@ impl Ground {
     }
 
     pub(super) fn members<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Task> {
-        (snapshot.tasks()).filter(|task| task.scope().is_some_and(|held| self.scope.has(held)))
+        snapshot.tasks().filter(|task| self.has(task))
+    }
+
+    fn has(&self, task: &Task) -> bool {
+        task.scope().is_some_and(|held| self.scope.has(held))
     }
 
     /// What became of the scope's tasks, with their sites.

@@ -19,17 +19,23 @@ static PROBES: Mutex<Vec<(Id, JoinHandle<()>)>> = Mutex::new(Vec::new());
 /// How many live tasks of these runtimes nobody announced, as far as one look can tell: what is
 /// spawned or ends meanwhile counts too. Those of a `LocalSet` are in no count.
 pub(super) fn unseen(runtimes: &[Handle], snapshot: &Snapshot) -> usize {
-    let of =
-        |runtime: &Handle| unseen_tasks(runtime, snapshot) + unseen_blocking(runtime, snapshot);
-    runtimes.iter().map(of).sum()
-}
-
-fn unseen_tasks(runtime: &Handle, snapshot: &Snapshot) -> usize {
-    let id = runtime.id();
-    let known = on(id, snapshot).filter(|task| task.kind() == Kind::Task);
-    let known = known.count() + snapshot.unconfirmed_on(id) + probes_on(id);
-    let alive = runtime.metrics().num_alive_tasks();
-    alive.saturating_sub(known)
+    let alive = runtimes.iter().map(|runtime| {
+        let alive = runtime.metrics().num_alive_tasks();
+        alive.saturating_sub(probes_on(runtime.id()))
+    });
+    // Over all of them: before its first poll a task may be on any.
+    let tasks = snapshot.tasks().chain(snapshot.unconfirmed());
+    let is_counted = |task: &&Task| {
+        let here = || runtimes.iter().any(|runtime| may_be_on(task, runtime.id()));
+        task.kind() == Kind::Task && here()
+    };
+    let unseen = alive
+        .sum::<usize>()
+        .saturating_sub(tasks.filter(is_counted).count());
+    let blocking = runtimes
+        .iter()
+        .map(|runtime| unseen_blocking(runtime, snapshot));
+    unseen + blocking.sum::<usize>()
 }
 
 /// Blocking tasks are in no count of tasks; but each has a thread or a place in a queue.
@@ -38,8 +44,8 @@ fn unseen_blocking(runtime: &Handle, snapshot: &Snapshot) -> usize {
     let metrics = runtime.metrics();
     let threads = metrics.num_blocking_threads();
     let busy = threads.saturating_sub(metrics.num_idle_blocking_threads());
-    let (workers, others): (Vec<_>, Vec<_>) = on(runtime.id(), snapshot)
-        .filter(|task| task.kind() == Kind::Blocking)
+    let (workers, others): (Vec<_>, Vec<_>) = (snapshot.tasks())
+        .filter(|task| task.kind() == Kind::Blocking && may_be_on(task, runtime.id()))
         .partition(|task| is_worker(task));
     // Workers are in none of tokio's numbers, but for those that `block_in_place` made.
     let stand_ins = match workers.len().checked_sub(metrics.num_workers()) {
@@ -59,13 +65,12 @@ fn is_worker(task: &Task) -> bool {
     task.is_daemon() && task.location().file().contains("/src/runtime/scheduler/")
 }
 
-/// The tasks that are on a runtime, or may be.
-fn on(id: Id, snapshot: &Snapshot) -> impl Iterator<Item = &Task> {
-    snapshot.tasks().filter(move |task| match task.runtime() {
-        Some(runtime) => runtime == id,
-        // Before its first poll: of any runtime on which those it belongs to are.
-        None => task.scope().is_none_or(|scope| scope.has_met(id)),
-    })
+/// Whether a task is on a runtime: before its first poll on any that its scope has to do with.
+fn may_be_on(task: &Task, runtime: Id) -> bool {
+    match task.runtime() {
+        Some(known) => known == runtime,
+        None => task.scope().is_none_or(|scope| scope.has_met(runtime)),
+    }
 }
 
 /// Whether a runtime was shut down: then it cancels a task in the middle of its spawn. tokio has

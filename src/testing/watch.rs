@@ -11,10 +11,7 @@ use crate::task::SiteKey;
 use crate::{Error, Task, TaskId};
 use std::collections::HashSet;
 use std::future::Future;
-use std::future::poll_fn;
 use std::panic::Location;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 /// How long an assertion waits for what is just ending.
@@ -240,9 +237,9 @@ impl Watch {
     ) -> impl Future<Output = ()> {
         let here = Location::caller();
         async move {
-            let before = self.ground.look();
+            let before = self.ground.look(|_| false);
             let mut pace = Pace::new(deadline);
-            let requested = within(&mut pace, stop.request()).await;
+            let requested = pace.within(stop.request()).await;
             let look = self.watch_until_quiet(&mut pace).await;
             let told = Told::Stopped {
                 deadline,
@@ -357,7 +354,7 @@ impl Watch {
         let mut confirms: Option<Pace> = None;
         let mut last: Option<(usize, Doubts)> = None;
         loop {
-            let mut look = self.ground.look();
+            let mut look = self.ground.look(|task| self.counts(task));
             let live = look.live.len();
             // A doubt that passes while the same number is seen was none. A task that isn't seen
             // any more may be what the doubt is about.
@@ -419,24 +416,6 @@ impl Drop for Watch {
 /// The assertion itself: all else only finds out.
 fn fail(remainder: &Remainder, here: &'static Location<'static>) -> ! {
     panic!("{remainder}\n(asserted at {here})");
-}
-
-/// Polls a future until the time is over; whether it was done by then.
-async fn within(pace: &mut Pace, future: impl Future<Output = ()>) -> bool {
-    let mut future = pin!(future);
-    loop {
-        // It may take many steps, each of which waits for others.
-        for _ in 0..16 {
-            let polled = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
-            if polled.await.is_ready() {
-                return true;
-            }
-            super::pace::yield_once().await;
-        }
-        if !pace.rest(Duration::from_micros(100)) {
-            return false;
-        }
-    }
 }
 
 /// Whether a path ends in whole components.

@@ -4,11 +4,11 @@ use crate::{SHORT, assert_clean, left, runtimes};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
+use straggler::Kind;
 use straggler::testing::watch;
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument, Span};
 
 /// So long that a test which waits for it is stopped.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
@@ -141,7 +141,10 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn a_task_that_was_woken_unseen() {
     for runtime in runtimes() {
         runtime.block_on(async {
-            let watch = watch().settle(SHORT).ignore_named("holds");
+            let (end, blocks) = std::sync::mpsc::channel::<()>();
+            let watch = watch()
+                .settle(SHORT)
+                .ignore(|task| task.kind() == Kind::Blocking);
             let wakes = Arc::new(Notify::new());
             let (woken, mut was_woken) = mpsc::unbounded_channel();
             let waits = Arc::clone(&wakes);
@@ -151,11 +154,8 @@ fn a_task_that_was_woken_unseen() {
                     woken.send(()).expect("the test waits");
                 }
             });
-            // One is missing by the runtime's count, and its span is open.
-            let ends = async {
-                let holds = pending::<()>().instrument(Span::current());
-                straggler::task("holds").spawn(holds);
-            };
+            // One is missing by the runtime's count, and its span is held by a blocking task.
+            let ends = async { drop(tokio::task::spawn_blocking(move || blocks.recv())) };
             tokio::spawn(ends).await.expect("no panic");
             for _ in 0..3 {
                 let wakes = Arc::clone(&wakes);
@@ -166,6 +166,7 @@ fn a_task_that_was_woken_unseen() {
             let found = left(&watch).await;
             assert_eq!(found.tasks().len(), 1, "{found}");
             assert_eq!(watch.tasks().len(), 2, "with the one that holds the span");
+            drop(end);
         });
     }
 }

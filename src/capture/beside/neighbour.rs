@@ -13,11 +13,19 @@ pub(super) struct Neighbour {
     /// What it said of callsites, while the process had as many subscribers as that.
     interests: DashMap<Identifier, Interest>,
     subscribers: AtomicUsize,
+    /// Whether it is the process's, and so the same on every thread that has no other.
+    pub(super) is_global: bool,
+}
+
+/// Whether a thread that has this subscriber has none of its own. Only its text tells.
+pub(super) fn is_unset(dispatch: &Dispatch) -> bool {
+    format!("{dispatch:?}").starts_with("Dispatch::Global")
 }
 
 impl Neighbour {
     pub(super) fn new(dispatch: Dispatch) -> Self {
         Self {
+            is_global: is_unset(&dispatch),
             dispatch,
             interests: DashMap::new(),
             subscribers: AtomicUsize::new(0),

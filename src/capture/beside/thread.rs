@@ -5,7 +5,8 @@
 //! a stack, as each has the subscriber that was there before.
 
 use super::Beside;
-use super::neighbour::Neighbour;
+use super::neighbour::{Neighbour, is_unset};
+use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -143,7 +144,9 @@ pub(super) fn settle() {
 
 /// Who else is told what happens on this thread.
 pub(super) fn neighbour() -> Option<Arc<Neighbour>> {
-    let next = with_stays(|stays| stays.last().map(|stay| stay.next.clone()))??;
+    let Some(next) = with_stays(|stays| stays.last().map(|stay| stay.next.clone()))? else {
+        return beyond();
+    };
     match next {
         Next::Known(neighbour) => Some(neighbour),
         Next::Nobody => None,
@@ -162,6 +165,20 @@ pub(super) fn neighbour() -> Option<Arc<Neighbour>> {
             found
         }
     }
+}
+
+/// Who is told on a thread that never joined, where somebody handed it our subscriber or a span of
+/// a neighbour's: the process's.
+fn beyond() -> Option<Arc<Neighbour>> {
+    static GLOBAL: Mutex<Option<(usize, Option<Arc<Neighbour>>)>> = Mutex::new(None);
+    let now = subscribers();
+    let mut known = GLOBAL.lock();
+    if let Some((_, neighbour)) = known.as_ref().filter(|&&(then, _)| then == now) {
+        return neighbour.clone();
+    }
+    let found = global().map(|global| Arc::new(Neighbour::new(global)));
+    *known = Some((now, found.clone()));
+    found
 }
 
 /// Grows with each new subscriber of the process, and when one changes its filters.
@@ -190,8 +207,7 @@ fn push(why: Why, beside: &Dispatch) {
         return;
     };
     let below = with_stays(|stays| stays.last().map(|stay| stay.next.clone())).flatten();
-    // Only its text tells a thread that has no subscriber of its own.
-    let is_unset = format!("{before:?}").starts_with("Dispatch::Global");
+    let is_unset = is_unset(&before);
     let why = match why {
         Why::Tasks { depth, .. } => Why::Tasks {
             depth,
