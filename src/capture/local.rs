@@ -230,10 +230,12 @@ impl Local {
             spans = None;
             spawner = Spawner::None;
         }
-        if matches!(spawner, Spawner::Unknown(_)) {
+        if let Spawner::Unknown(spawner) = spawner {
             table.loss.unseen_parent();
             table.runtimes.has_strangers(&mut self.runtime);
-            if table.scopes.are_used() && scope.is_none() {
+            // The drop of an ended task's output spawns as that task.
+            let is_unseen = || scope.is_none() && !table.scopes.has_ended(spawner);
+            if table.scopes.are_used() && is_unseen() {
                 table.scopes.unseen_parent();
             }
         }

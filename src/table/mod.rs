@@ -388,6 +388,9 @@ impl Table {
         let exemplar = self.exemplar(&record, at);
         let spawned_at = record.spawned_at();
         let lifetime = at.saturating_sub(spawned_at);
+        if self.scopes.are_used() {
+            self.scopes.ended(id);
+        }
         if let Some(scope) = record.scope().filter(|_| !presumed) {
             scope.ended(End::new(
                 (id, site),

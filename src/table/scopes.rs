@@ -60,6 +60,8 @@ struct State {
     /// All of them.
     met: Vec<Id>,
     unseen_parents: u64,
+    /// Whether any task was spawned, beside futures that a thread itself waited for.
+    had_tasks: bool,
     /// The tasks that ended last: what the drop of their output spawns is spawned by them.
     ended: VecDeque<u64>,
 }
@@ -139,6 +141,7 @@ impl Scope {
             let mut state = scope.state.lock();
             let totals = (state.sites.entry(site)).or_insert_with(ScopeTotals::new);
             totals.spawned += 1;
+            state.had_tasks |= kind != Kind::BlockOn;
             if let Some(here) = &here
                 && !scope.is_closed()
             {
@@ -151,10 +154,7 @@ impl Scope {
     pub(super) fn ended(&self, end: End) {
         self.each(|scope| {
             let mut state = scope.state.lock();
-            if state.ended.len() >= MOST_ENDED {
-                state.ended.pop_front();
-            }
-            state.ended.push_back(end.id);
+            note(&mut state.ended, end.id);
             if let Some(totals) = state.sites.get_mut(&end.site) {
                 totals.polls += end.polls;
                 totals.lifetime.record(end.lifetime);
@@ -181,8 +181,10 @@ impl Scope {
     /// Notes a runtime that one of its tasks was spawned or polled on.
     pub(super) fn meet(&self, runtime: &Handle) {
         self.each(|scope| {
+            let mut state = scope.state.lock();
+            // Asked under the lock, which `close` takes after it has said so.
             if !scope.is_closed() {
-                scope.state.lock().met(runtime);
+                state.met(runtime);
             }
         });
     }
@@ -200,6 +202,14 @@ impl Scope {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
+}
+
+/// Keeps the number of a task that ended, for a while.
+fn note(ended: &mut VecDeque<u64>, task: u64) {
+    if ended.len() >= MOST_ENDED {
+        ended.pop_front();
+    }
+    ended.push_back(task);
 }
 
 impl State {
@@ -247,6 +257,11 @@ impl Scope {
     /// What became of its tasks, by the number of the site.
     pub(crate) fn totals(&self) -> HashMap<u32, ScopeTotals> {
         self.state.lock().sites.clone()
+    }
+
+    /// Whether anything was spawned that could be left.
+    pub(crate) fn has_had_tasks(&self) -> bool {
+        self.state.lock().had_tasks
     }
 
     /// The runtimes in which it was opened and its tasks were spawned.
@@ -304,12 +319,25 @@ pub(crate) struct Scopes {
     /// Whether there ever was one: a spawn in a program without any looks no further.
     used: AtomicBool,
     open: Mutex<Vec<Weak<Scope>>>,
+    /// Tasks that ended last, of whatever scope.
+    ended: Mutex<VecDeque<u64>>,
 }
 
 impl Scopes {
     #[inline]
     pub(crate) fn are_used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a task has ended.
+    #[cold]
+    pub(super) fn ended(&self, task: u64) {
+        note(&mut self.ended.lock(), task);
+    }
+
+    /// Whether a task that is not in the table was, and has ended.
+    pub(crate) fn has_ended(&self, task: u64) -> bool {
+        self.ended.lock().contains(&task)
     }
 
     /// The scope of a task that is not in the table: it opened the scope, or was of it and ended.

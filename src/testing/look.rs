@@ -5,7 +5,7 @@ use super::runtimes;
 use crate::loss::Loss;
 use crate::query::Snapshot;
 use crate::table::{Opener, Scope, ScopeTotals};
-use crate::{Kind, Task, TaskId, Tasks};
+use crate::{Kind, Parent, ParentStatus, Task, TaskId, Tasks};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -22,6 +22,8 @@ pub(super) struct Ground {
     thread: ThreadId,
     /// Tasks of that runtime which nobody announced.
     unseen_before: usize,
+    /// Whether who opened it is a task that this runtime counts and nobody announced.
+    unseen_opener: bool,
     loss_before: Loss,
 }
 
@@ -59,12 +61,11 @@ impl Ground {
     pub(super) fn new(tasks: Tasks, scope: Arc<Scope>) -> Self {
         let here = Handle::try_current().ok();
         let loss_before = tasks.shared.table.loss();
+        let unseen = here.as_ref().map_or(0, |here| unseen_now(&tasks, here));
+        let unseen_opener = unseen > 0 && matches!(scope.opener, Opener::Unknown(_));
         Self {
-            unseen_before: here.as_ref().map_or(0, |here| {
-                // Who opens it may be one that was never seen.
-                let opener = matches!(scope.opener, Opener::Unknown(_));
-                unseen_now(&tasks, here).saturating_sub(usize::from(opener))
-            }),
+            unseen_before: unseen - usize::from(unseen_opener),
+            unseen_opener,
             home: here.map(|here| here.id()),
             thread: std::thread::current().id(),
             tasks,
@@ -136,11 +137,9 @@ impl Ground {
         if self.unseen_before > 0 {
             reasons.push(Reason::unseen_before(self.unseen_before));
         }
-        // Those are unseen as long as they live, and so is an opener that is.
-        let opener = matches!(self.scope.opener, Opener::Unknown(_));
-        let unseen = doubts
-            .unseen
-            .saturating_sub(self.unseen_before + usize::from(opener));
+        // Those are unseen as long as they live, and so is an opener that is: if it asks, it lives.
+        let opener = self.unseen_opener && self.is_asked_by_opener();
+        let unseen = (doubts.unseen).saturating_sub(self.unseen_before + usize::from(opener));
         if unseen > 0 {
             reasons.push(Reason::unseen_tasks(unseen));
         }
@@ -166,6 +165,11 @@ impl Ground {
         reasons
     }
 
+    fn is_asked_by_opener(&self) -> bool {
+        let asks = crate::capture::current_task(&self.tasks.shared.table);
+        matches!(self.scope.opener, Opener::Unknown(id) if asks == Some(id))
+    }
+
     /// Whether the tasks were cancelled with their runtime before anybody looked.
     fn has_lost_its_runtime(&self) -> bool {
         let mut known = self.scope.runtimes();
@@ -173,9 +177,8 @@ impl Ground {
             known.retain(|runtime| runtime.id() == home);
         }
         // Tasks that were on no runtime when they ended were never polled.
-        let has_had_tasks = || !self.scope.totals().is_empty();
         match known.is_empty() {
-            true => has_had_tasks(),
+            true => self.scope.has_had_tasks(),
             false => known.iter().all(runtimes::is_shut_down),
         }
     }
@@ -211,10 +214,12 @@ impl Ground {
     }
 }
 
-/// The future that a thread itself waits for, as the body of a test is: it ends with the call.
+/// A future that a thread itself waits for, as the body of a test is: it ends with the call, and
+/// so with the task that called.
 fn is_body(task: &Task) -> bool {
-    let has_parent = || (task.parent()).is_some_and(|parent| parent.task().is_some());
-    task.kind() == Kind::BlockOn && !has_parent()
+    let status = task.parent().map_or(ParentStatus::None, Parent::status);
+    let has_returned = matches!(status, ParentStatus::None | ParentStatus::Ended);
+    task.kind() == Kind::BlockOn && has_returned
 }
 
 /// The unannounced tasks of a runtime: a task that has just ended may be counted for some

@@ -47,11 +47,9 @@ fn unseen_blocking(runtime: &Handle, snapshot: &Snapshot) -> usize {
     let (workers, others): (Vec<_>, Vec<_>) = (snapshot.tasks())
         .filter(|task| task.kind() == Kind::Blocking && may_be_on(task, runtime.id()))
         .partition(|task| is_worker(task));
-    // Workers are in none of tokio's numbers, but for those that `block_in_place` made.
-    let stand_ins = match workers.len().checked_sub(metrics.num_workers()) {
-        Some(more) => more,
-        None => workers.len(),
-    };
+    // Workers are in none of tokio's numbers, but for those that `block_in_place` made: in a task.
+    let is_stand_in = |worker: &&&Task| worker.parent().is_some_and(|above| above.task().is_some());
+    let stand_ins = workers.iter().filter(is_stand_in).count();
     (busy + metrics.blocking_queue_depth()).saturating_sub(others.len() + stand_ins)
 }
 

@@ -1,6 +1,7 @@
 //! `straggler::testing`: what belongs to a watch, when it is done, and what it says.
 
 mod completeness;
+mod corners;
 mod law;
 mod message;
 mod options;
