@@ -32,7 +32,8 @@
 //! layer, and each is shown to straggler by a subscriber that it sets on *its own thread*, for as
 //! long as it lives. That passes everything on to the subscriber that was there, so
 //! `fmt().try_init()`, `test-log` and `tracing-test` print and capture what they did without it. A
-//! straggler layer in the current subscriber is found, and used instead.
+//! straggler layer in the current subscriber is found, and used instead. What looks into the
+//! subscriber of a span (`SpanTrace`, `OpenTelemetrySpanExt`) needs that: see `docs/testing.md`.
 //!
 //! # When nothing is proved
 //!
