@@ -52,3 +52,15 @@ fn the_build_is_warned_of_once_and_no_more_is_said() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].starts_with("[no-tokio-unstable]"), "{said:?}");
 }
+
+/// A test that can't see its tasks doesn't begin, rather than pass.
+#[cfg(feature = "testing")]
+#[test]
+fn a_watch_is_refused() {
+    let error = straggler::testing::try_watch().unwrap_err();
+    assert!(error.is_blind());
+    assert!(error.to_string().contains("[no-tokio-unstable]"), "{error}");
+    let caught = std::panic::catch_unwind(straggler::testing::watch);
+    let message = caught.unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(*message, error.to_string());
+}

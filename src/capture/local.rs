@@ -485,13 +485,14 @@ impl Local {
             return;
         }
         slot.turn.exit(now);
-        if slot.traits() & traits::MAY_MISS_WAKES != 0 {
+        let mut traits = slot.traits();
+        if traits & traits::MAY_MISS_WAKES != 0 {
             slot.set_trait(traits::REGISTERED, frame.registered);
         }
         if std::thread::panicking() && !frame.panicking {
             slot.add_traits(traits::PANICKED);
+            traits |= traits::PANICKED;
         }
-        let traits = slot.traits();
         match traits::kind(traits) {
             // A closure is run in one turn and dropped in the next.
             Kind::Blocking if slot.turn.turns() > 1 => {

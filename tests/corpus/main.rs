@@ -1,4 +1,5 @@
 //! The corpus: every leak is reported, and nothing else is. `docs/truth.md` says what it shows.
+#![cfg(tokio_unstable)]
 #![allow(unreachable_pub)]
 
 mod clean;

@@ -1,4 +1,5 @@
 //! `straggler::testing`: what belongs to a watch, when it is done, and what it says.
+#![cfg(tokio_unstable)]
 
 mod completeness;
 mod corners;
