@@ -6,10 +6,11 @@
 //! carries its parent's span, a second `.instrument` of the same span) finds `try_id`
 //! at odds with it, or a frame already there, and counts for nobody.
 
+use super::origin::Origin;
 use super::visit::TaskFields;
 use crate::table::{
-    Innermost, Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Scope, Slot, Spawner, Table,
-    Tally, traits,
+    Innermost, Key, LastRuntime, LastTurn, NewTask, Outcome, Place, Slot, Spawner, Table, Tally,
+    traits,
 };
 use crate::task::{Kind, Spans, raw_current};
 use std::cell::RefCell;
@@ -47,7 +48,7 @@ pub(crate) struct Local {
     /// The task this thread spawned last.
     pub(crate) last_spawn: u64,
     /// Opened on this thread outside of every task that was seen.
-    scope: Innermost,
+    pub(super) scope: Innermost,
 }
 
 /// Whether a turn began out of another place than the turn before it ended: if it is
@@ -102,27 +103,6 @@ pub(crate) fn with<R>(table: &Arc<Table>, f: impl FnOnce(&mut Local) -> R) -> Op
     result
 }
 
-/// Opens a scope: what the task that is being polled here spawns from now on, or else this thread.
-/// `None` where the thread's storage is gone.
-#[cfg(feature = "testing")]
-pub(crate) fn open_scope(table: &Arc<Table>) -> Option<Arc<Scope>> {
-    with(table, |local| {
-        let spawner = local.spawner(table);
-        table.open_scope(spawner, &mut local.scope)
-    })
-}
-
-/// The task that is being polled here, if it is known.
-#[cfg(feature = "testing")]
-pub(crate) fn current_task(table: &Arc<Table>) -> Option<u64> {
-    with(table, |local| match local.spawner(table) {
-        Spawner::Task(key) => Some(table.slot(key).id()),
-        Spawner::Unknown(id) => Some(id),
-        Spawner::None => None,
-    })
-    .flatten()
-}
-
 /// Ends a task now, also on a thread whose storage is gone.
 pub(crate) fn end(table: &Arc<Table>, key: Key, last: LastTurn, outcome: Outcome) {
     let now = table.clock.now();
@@ -169,26 +149,6 @@ impl Locals {
         });
         let last = self.0.len() - 1;
         &mut self.0[last]
-    }
-}
-
-/// Where a task comes from.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    spawner: Spawner,
-    /// Where the spawner doesn't tell.
-    scope: Option<Arc<Scope>>,
-    daemon: bool,
-}
-
-impl Origin {
-    /// On a thread whose storage is gone.
-    pub(crate) fn unknown() -> Self {
-        Self {
-            spawner: Spawner::None,
-            scope: None,
-            daemon: super::spawn::in_daemon(),
-        }
     }
 }
 
@@ -263,25 +223,6 @@ impl Local {
             && table.runtimes.add_unhooked(&handle)
         {
             table.loss.unseen_task();
-        }
-    }
-
-    /// Where a task that is spawned on this thread now comes from.
-    pub(crate) fn origin(&mut self, table: &Table) -> Origin {
-        let spawner = self.spawner(table);
-        let daemon = super::spawn::in_daemon();
-        let scope = match spawner {
-            _ if !table.scopes.are_used() => None,
-            // The table has it. A daemon's spawner is forgotten, and its scope is not.
-            Spawner::Task(key) if daemon => table.scope_of(key),
-            Spawner::Task(_) => None,
-            Spawner::None => self.scope.open(),
-            Spawner::Unknown(id) => table.scopes.of_unknown(id),
-        };
-        Origin {
-            spawner,
-            scope,
-            daemon,
         }
     }
 

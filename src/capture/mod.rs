@@ -14,6 +14,7 @@ mod foreign;
 mod hooks;
 mod layer;
 mod local;
+mod origin;
 mod parents;
 mod sight;
 mod spawn;
@@ -29,7 +30,7 @@ pub(crate) use foreign::{Foreign, OURS, Version};
 pub use hooks::Hooks;
 pub(crate) use layer::{Capture, CaptureFilter};
 #[cfg(feature = "testing")]
-pub(crate) use local::{current_task, open_scope};
+pub(crate) use origin::{current_task, open_scope};
 pub(crate) use parents::{ParentRules, around_current};
 pub(crate) use sight::{Hidden, Sight};
 pub use spawn::{TaskBuilder, daemon, spawn, spawn_local, task};

@@ -5,7 +5,8 @@
 //! into the table, marked as told by the wrapper, and add what only they know.
 
 use super::behind;
-use super::local::{self, Origin, Seen};
+use super::local::{self, Seen};
+use super::origin::Origin;
 use super::parents::ParentRules;
 use super::visit::Bounded;
 use crate::table::{Key, LastTurn, Outcome, Place, Table, traits};
