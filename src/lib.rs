@@ -40,6 +40,18 @@
 //! # Ok::<(), straggler::Error>(())
 //! ```
 //!
+//! In a test, [`testing`] says what was left behind:
+//!
+//! ```
+//! # async fn handle_request() {}
+//! #[tokio::test]
+//! async fn handler_leaves_nothing_behind() {
+//!     let watch = straggler::testing::watch();
+//!     handle_request().await;
+//!     watch.assert_no_stragglers().await;
+//! }
+//! ```
+//!
 //! # How to think of it
 //!
 //! - A **task** lives from its spawn until its future is dropped. Its **parent** is the task
