@@ -1,6 +1,6 @@
 //! Where it is hard to tell whose a task is, whether it was seen, and whether it has ended.
 
-use crate::{SHORT, assert_clean, left, message_of, runtimes};
+use crate::{SHORT, assert_clean, left, message_of, runtimes, until};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,13 +36,10 @@ fn what_an_output_spawns_when_it_is_dropped() {
             drop(tokio::spawn(async { Spawns(spawn_one_that_ends) }));
             let mut set = JoinSet::new();
             set.spawn(async { Spawns(spawn_one_that_stays) });
-            while watch.all().ended() < 2 {
-                yield_now().await;
-            }
+            // The two, and the one that the first output spawns.
+            until(|| watch.all().ended() == 3).await;
             drop(set);
-            while watch.all().spawned() < 4 {
-                yield_now().await;
-            }
+            until(|| watch.all().spawned() == 4).await;
             assert_eq!(left(&watch).await.tasks().len(), 1);
         });
     }
@@ -54,9 +51,7 @@ fn what_the_output_of_an_older_task_spawns() {
     let outer = watch();
     runtime.block_on(async {
         let older = tokio::spawn(async { Spawns(spawn_one_that_ends) });
-        while !older.is_finished() {
-            yield_now().await;
-        }
+        until(|| older.is_finished()).await;
         drop(outer);
         let watch = watch().settle(SHORT);
         drop(older);

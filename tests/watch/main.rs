@@ -12,7 +12,7 @@ mod settle;
 mod stops;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use straggler::testing::{Remainder, Watch};
 use straggler::{Builder, ManualClock, Tasks};
 use tokio::runtime::{self, Runtime};
@@ -52,6 +52,15 @@ fn own_layer(options: impl FnOnce(Builder) -> Builder) -> (Tasks, Dispatch, Manu
     let (layer, tasks) = options(builder).build().expect("a valid configuration");
     let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer));
     (tasks, dispatch, clock)
+}
+
+/// Lets others go on until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it stays as it is");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Whether nothing is left, and that is known.

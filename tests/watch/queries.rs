@@ -1,6 +1,6 @@
 //! What a test asks of its tasks beside whether they are gone.
 
-use crate::runtimes;
+use crate::{runtimes, until};
 use std::future::pending;
 use straggler::testing::watch;
 use straggler::{State, task};
@@ -83,15 +83,11 @@ fn the_live_tasks_themselves() {
         runtime.block_on(async {
             let watch = watch();
             let id = task("worker").spawn(pending::<()>()).id();
-            while watch.named("worker").polls() == 0 {
-                yield_now().await;
-            }
+            until(|| watch.named("worker").polls() > 0).await;
             let tasks = watch.tasks();
             let worker = tasks.iter().find(|task| task.id() == id).expect("it lives");
             assert_eq!(worker.name(), Some("worker"));
-            while watch.tasks()[0].state() != State::Idle {
-                yield_now().await;
-            }
+            until(|| watch.tasks()[0].state() == State::Idle).await;
         });
     }
 }

@@ -116,11 +116,12 @@ fn a_paused_clock_stands_still() {
 /// Where no runtime is, there is nobody to yield to but threads.
 #[test]
 fn outside_of_a_runtime() {
-    let watch = watch().settle(SHORT);
+    let watch = watch().settle(FOR_EVER);
     let [runtime, _] = runtimes();
     runtime.block_on(async { drop(tokio::spawn(pending::<()>())) });
     let found = futures_util::FutureExt::now_or_never(watch.stragglers());
     assert!(found.is_none(), "it waits for the one that is left");
+    let watch = watch.settle(SHORT);
     assert_eq!(block_on(watch.stragglers()).tasks().len(), 1);
 }
 
