@@ -72,13 +72,18 @@ impl Daemons {
     }
 
     pub(crate) fn is_daemon(&self, file: &str) -> bool {
-        const OPTIONS: MatchOptions = MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: false,
-        };
-        (self.0.iter()).any(|pattern| pattern.matches_with(file, OPTIONS))
+        (self.0.iter()).any(|pattern| matches(pattern, file))
     }
+}
+
+/// Whether a glob is of this place: `*` and `?` stay within a path component.
+pub(crate) fn matches(glob: &Pattern, place: &str) -> bool {
+    const OPTIONS: MatchOptions = MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    glob.matches_with(place, OPTIONS)
 }
 
 #[cfg(all(test, not(straggler_loom)))]

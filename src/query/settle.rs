@@ -190,7 +190,8 @@ fn judge(tasks: &Tasks, unpolled: usize, count: &RuntimeCount, complete: bool) -
 }
 
 /// Whether the last turn may have been the drop though it didn't look like it: a wake came
-/// before it, or there may have been one. (The first turn is a poll, for who holds the span has it from there.)
+/// before it, or there may have been one. (The first turn is a poll, for who holds the span has
+/// it from there.)
 fn is_suspect(task: &Found) -> bool {
     let woken = || match task.is(traits::MAY_MISS_WAKES) {
         true => !task.is(traits::REGISTERED),

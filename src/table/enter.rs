@@ -113,10 +113,7 @@ impl Table {
             }
             Spawner::Task(key) => {
                 let slot = self.slot(key);
-                let opener = Opener::Task {
-                    id: TaskId::from_u64(slot.id()),
-                    site: slot.site(),
-                };
+                let opener = Opener::Task { site: slot.site() };
                 let fate = slot.with_record(key.generation, |record| slot.fate(record));
                 match fate {
                     Some(fate) => {

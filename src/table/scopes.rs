@@ -17,7 +17,7 @@ use super::LastTurn;
 use super::tallies::Outcome;
 use crate::clock::Nanos;
 use crate::histogram::{Histogram, LIFETIME};
-use crate::task::{Kind, TaskId};
+use crate::task::Kind;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,10 +46,8 @@ pub(crate) enum Opener {
     Thread,
     /// A task that is not in the table.
     Unknown(u64),
-    Task {
-        id: TaskId,
-        site: u32,
-    },
+    /// One of this spawn site.
+    Task { site: u32 },
 }
 
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! Tasks that a test says may stay.
 
 use crate::Task;
-use glob::{MatchOptions, Pattern};
+use crate::daemons::matches;
+use glob::Pattern;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,20 +37,14 @@ impl Ignore {
     }
 
     pub(super) fn covers(&self, task: &Task) -> bool {
-        /// As the globs of daemons are matched.
-        const OPTIONS: MatchOptions = MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: false,
-        };
         let covers = match &self.how {
             How::Named(name) => task.name() == Some(name),
             How::SpawnedAt(glob) if names_a_line(glob) => {
                 let place = task.location();
                 let place = format!("{}:{}", place.file(), place.line());
-                glob.matches_with(&place, OPTIONS)
+                matches(glob, &place)
             }
-            How::SpawnedAt(glob) => glob.matches_with(task.location().file(), OPTIONS),
+            How::SpawnedAt(glob) => matches(glob, task.location().file()),
             How::Where(is) => is(task),
         };
         if covers {

@@ -208,7 +208,7 @@ impl Ground {
     /// The site of the task that opened the scope, by its number.
     pub(super) fn opener_site(&self) -> Option<u32> {
         match self.scope.opener {
-            Opener::Task { site, .. } => Some(site),
+            Opener::Task { site } => Some(site),
             Opener::Thread | Opener::Unknown(_) => None,
         }
     }
